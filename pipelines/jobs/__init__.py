@@ -1,0 +1,1 @@
+"""Jobs as data, and the runners that carry them out."""
