@@ -1,0 +1,1 @@
+"""Toybox, the embedded base model: its drawn world, its training stages and its judge."""
