@@ -1,0 +1,339 @@
+"""toybox-dino: a stock Dinov2Model whose CLS token says *who* is in the picture.
+
+Trained with the supervised contrastive loss (Khosla et al., arXiv:2004.11362, their L_out) on the CLS token
+itself, without a projection head, because the exported model's own CLS is what is judged: pictures of one
+identity are near, across pose, place, style, light and accessories; everything else is far. Half of a batch
+are *hard groups*: four identities of one kind, colour and pattern (people: of one sex, hair and shirt
+colour too), told apart by their proportions, markings and exact shade only. Two crops of photographs of one
+subject count as one identity. While training, a linear head that is not exported reads kind, colour,
+pattern and proportions from the CLS token: the drawn world knows them, and identities come apart sooner.
+Letters: B batch, H W picture size, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from transformers import Dinov2Config, Dinov2Model
+
+from pipelines.toybox import nets, photos
+from pipelines.toybox.stages import encoders
+from pipelines.toybox.training import Plan
+from pipelines.toybox.world import (
+    COLOURS,
+    HAIR_COLOURS,
+    HELD_OUT,
+    KINDS,
+    PATTERNS,
+    Identity,
+    Scene,
+    sample_identity,
+    sample_scene,
+)
+from pipelines.toybox.world.scene import N_PARAMS
+
+MEAN = (0.485, 0.456, 0.406)  # DINOv2's own
+STD = (0.229, 0.224, 0.225)
+WIDTH = 192
+TEMPERATURE = 0.1
+MEMBERS = 4  # identities in a hard group
+RENDERS = 4  # pictures of each identity
+GROUPS = encoders.PAGE // (MEMBERS * RENDERS)  # hard groups in a page of pictures
+PAGES = 256
+HARD_GROUPS = 4  # whole groups in a batch of 128; the rest are single identities of other groups
+AUX = 0.2  # weight of what the head reads, beside the contrastive loss
+PEOPLE = 0.2  # share of groups that are people: faces need more practice than mugs
+
+PLAN = Plan(
+    views=600_000,
+    batch=128,
+    lr=1e-3,
+    warmup=150,
+    tail=0.35,
+    betas=(0.9, 0.98),
+    weight_decay=0.05,
+    clip=1.0,
+    ema=0.998,
+    seed=4,
+    sample_every=0,
+    checkpoint_seconds=120,
+)
+
+
+def new_model(seed: int) -> Dinov2Model:
+    """The untrained model: 1.9M parameters."""
+    config = Dinov2Config(
+        hidden_size=WIDTH,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        mlp_ratio=2,
+        image_size=encoders.SIZE,
+        patch_size=16,
+        use_mask_token=False,
+    )
+    return nets.seeded(lambda: Dinov2Model(config), seed)
+
+
+class Reader(nn.Module):
+    """Reads from the CLS token who was drawn. Not exported.
+
+    Proportions mean something else for every kind, so each kind has its own outputs for them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = nn.Linear(WIDTH, len(KINDS) + len(COLOURS) + len(PATTERNS))
+        self.params = nn.Linear(WIDTH, len(KINDS) * N_PARAMS)
+
+    def forward(self, embedding: Tensor, truth: Tensor) -> Tensor:
+        """embedding [B, D], truth [B, 3 + N_PARAMS] as `truth_of` gives it → the loss []."""
+        names, params = truth[:, :3].long(), truth[:, 3:]
+        read = self.names(embedding).float().split([len(KINDS), len(COLOURS), len(PATTERNS)], dim=1)
+        loss = sum(
+            (F.cross_entropy(logits, names[:, index]) for index, logits in enumerate(read)),
+            start=0.0 * params.sum(),
+        )
+        guessed = self.params(embedding).float().view(-1, len(KINDS), N_PARAMS)
+        guessed = guessed[torch.arange(len(names), device=names.device), names[:, 0]]
+        return loss + 12 * F.mse_loss(guessed, params - 0.5)  # 1/12 is the variance of a proportion
+
+
+def truth_of(identity: Identity) -> np.ndarray:
+    """Kind, colour and pattern as indices, then the proportions: float32 [3 + N_PARAMS]."""
+    indices = (
+        KINDS.index(identity.kind),
+        tuple(COLOURS).index(identity.colour),
+        PATTERNS.index(identity.pattern),
+    )
+    return np.array([*indices, *identity.params], np.float32)
+
+
+# ---- identities that are hard to tell apart
+
+
+def hard_group(seed: int, members: int = MEMBERS, first: int = 0) -> list[Identity]:
+    """Identities of one kind, colour and pattern; people share sex, hair and shirt colour as well.
+
+    A pure function of its arguments. Ids are drawn from [first, first + HELD_OUT): 0 for training, HELD_OUT
+    for identities never trained on.
+    """
+    rng = Random(f"group/{seed}")
+    kind = "person" if rng.random() < PEOPLE else rng.choice([name for name in KINDS if name != "person"])
+    shared: dict[str, object] = {"colour": rng.choice(tuple(COLOURS))}
+    if kind == "person":
+        man = rng.random() < 0.5
+        shared |= {"man": man, "hair_colour": rng.choice(tuple(HAIR_COLOURS))}
+    else:
+        shared |= {"pattern": rng.choice(PATTERNS)}
+    found: list[Identity] = []
+    while len(found) < members:
+        identity = sample_identity(kind, first + rng.randrange(HELD_OUT), **shared)
+        if kind == "person" and not identity.man:
+            # drawn for a man, then told to be a woman: what only men have goes
+            hair = (
+                rng.choice(("short", "long", "curly", "spiky"))
+                if identity.hair_style == "bald"
+                else identity.hair_style
+            )
+            identity = sample_identity(kind, identity.id, **shared, beard=False, hair_style=hair)
+        found.append(identity)
+    return found
+
+
+def portraits(identity: Identity, seed: int, count: int, style: str | None = None) -> list[Scene]:
+    """Scenes that show one identity alone, in `count` poses, places, lights and styles."""
+    return [
+        sample_scene(seed * 64 + index, identity=identity, n_subjects=1, style=style)
+        for index in range(count)
+    ]
+
+
+def _page(page: int) -> list[Scene]:
+    """The scenes of a page's hard groups, in the order group, member, render."""
+    scenes: list[Scene] = []
+    for group in range(page * GROUPS, (page + 1) * GROUPS):
+        for index, identity in enumerate(hard_group(group)):
+            scenes += portraits(identity, group * MEMBERS + index, RENDERS)
+    return scenes
+
+
+# ---- the stage
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures uint8 [B, H, W, 3], whose they are int64 [B], and the pictures' augmentation.
+
+    `truth` float32 [n, 3 + N_PARAMS] is what the reader should read in the first n; the rest are photographs.
+    """
+
+    images: np.ndarray
+    who: Tensor
+    truth: Tensor
+    augmentation: encoders.Augmentation
+
+
+def supervised_contrastive(
+    embedding: Tensor, who: Tensor, temperature: float = TEMPERATURE
+) -> tuple[Tensor, Tensor]:
+    """L_out of arXiv:2004.11362: each picture's positives against all others of the batch.
+
+    embedding [B, D] of any length, who [B]; every label must occur twice. → the loss [], and the share of
+    pictures whose nearest other picture is of the same identity [].
+    """
+    unit = F.normalize(embedding.float(), dim=-1)
+    logits = unit @ unit.T / temperature
+    itself = torch.eye(len(who), dtype=torch.bool, device=who.device)
+    logits = logits.masked_fill(itself, float("-inf"))
+    positive = (who[:, None] == who[None]) & ~itself
+    log_share = logits.log_softmax(1).masked_fill(~positive, 0)
+    loss = -(log_share.sum(1) / positive.sum(1)).mean()
+    nearest = logits.detach().argmax(1, keepdim=True)
+    return loss, positive.gather(1, nearest).float().mean()
+
+
+class DinoStage:
+    """Trains toybox-dino; `modules["dino"]` is the Dinov2Model."""
+
+    name = "dino"
+
+    def __init__(
+        self, state: Path, seed: int = PLAN.seed, device: str | torch.device = "cpu", batch: int = PLAN.batch
+    ):
+        self.seed, self.size, self.device = seed, batch, torch.device(device)
+        self.model = new_model(seed).to(device=self.device)  # pyright: ignore[reportCallIssue]
+        self.model.set_attn_implementation(encoders.attention_for(self.device))
+        self.reader = nets.seeded(Reader, seed).to(self.device)
+        self.modules: dict[str, nn.Module] = {"dino": self.model, "reader": self.reader}
+        self._pages = encoders.Pages(state / "pages" / "identities", _page)
+        self._batches = encoders.Prefetch(self._make)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, a pure function of (seed, step)."""
+        return self._batches(step)
+
+    def _make(self, step: int) -> Batch:
+        rng = np.random.default_rng((self.seed, step))
+        whole = HARD_GROUPS * self.size // 128  # hard groups, all of whose members are drawn
+        n_photos = self.size // 16
+        n_single = (self.size - n_photos) // RENDERS - whole * MEMBERS
+        groups = rng.choice(_grown(step) * GROUPS, whole + n_single, replace=False)
+        people = [(int(group), member) for group in groups[:whole] for member in range(MEMBERS)]
+        people += [(int(group), int(rng.integers(MEMBERS))) for group in groups[whole:]]
+        pictures = [self._renders(group, member) for group, member in people]
+        who = np.repeat(np.arange(len(people)), RENDERS)
+        truth = np.stack([truth_of(hard_group(group)[member]) for group, member in people]).repeat(RENDERS, 0)
+        if n_photos:
+            subjects = photos.training_subjects()
+            drawn = np.repeat(rng.choice(len(subjects), max(1, n_photos // RENDERS), replace=False), RENDERS)
+            pictures.append(photos.crops_of(rng, [subjects[index] for index in drawn], encoders.SIZE))
+            who = np.concatenate([who, len(people) + drawn])
+        images = np.concatenate(pictures)
+        augmentation = encoders.Augmentation.draw(rng, len(images))
+        moved = augmentation.moved(images)
+        mirrored = rng.random(len(images)) < 0.5  # which way a subject faces is not who it is
+        moved[mirrored] = moved[mirrored, :, ::-1]
+        return Batch(moved, torch.from_numpy(who), torch.from_numpy(truth), augmentation)
+
+    def _renders(self, group: int, member: int) -> np.ndarray:
+        """The pictures of one identity, uint8 [4, H, W, 3]."""
+        start = (group % GROUPS * MEMBERS + member) * RENDERS
+        return self._pages[group // GROUPS][start : start + RENDERS]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The contrastive loss of a batch, [], and how often the nearest picture is of the same identity."""
+        pixels = batch.augmentation.tinted(torch.from_numpy(batch.images).to(self.device), MEAN, STD)
+        embedding = self.model(pixels).pooler_output
+        loss, accuracy = supervised_contrastive(embedding, batch.who.to(self.device))
+        read = self.reader(embedding[: len(batch.truth)], batch.truth.to(self.device))
+        return loss + AUX * read, {"contrast": loss.detach(), "nearest": accuracy, "read": read.detach()}
+
+    def close(self) -> None:
+        """Let go of the thread that makes batches."""
+        self._batches.close()
+
+    def sample(self, job: object) -> Image.Image | None:
+        """Nothing to draw: an encoder has figures only."""
+        return None
+
+    def export(self, folder: Path) -> None:
+        """Write a folder for Dinov2Model (or AutoModel) and its image processor."""
+        encoders.export_model(self.model, folder, encoders.processor_config("BitImageProcessor", MEAN, STD))
+
+
+def _grown(step: int) -> int:
+    """How many pages may be drawn from at a step: one more comes for every ten views of a picture."""
+    return min(PAGES, 4 + step // 20)
+
+
+# ---- evaluation
+
+
+@torch.no_grad()
+def embed(model: Dinov2Model, images: np.ndarray, rows: int = 128) -> Tensor:
+    """Unit CLS embeddings: uint8 [n, H, W, 3] → float32 [n, D], on the CPU."""
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    parts = [
+        model(encoders.pixel_values(images[start : start + rows], MEAN, STD).to(device))
+        .pooler_output.float()
+        .cpu()
+        for start in range(0, len(images), rows)
+    ]
+    model.train(training)
+    return F.normalize(torch.cat(parts), dim=-1)
+
+
+def area_under_curve(same: np.ndarray, other: np.ndarray) -> float:
+    """Probability that a score of `same` exceeds one of `other`, ties counted half (Mann-Whitney)."""
+    ordered = np.sort(other)
+    below = np.searchsorted(ordered, same, "left") + np.searchsorted(ordered, same, "right")
+    return float(below.mean() / 2 / len(other))
+
+
+def dino_auc(model: Dinov2Model, seeds: Sequence[int], style: str | None = None) -> float:
+    """AUC of the cosine: same identity against another of the same kind and colours, all held out.
+
+    Each seed gives two such identities, two pictures of each; `style` fixes the style of all.
+    """
+    pairs = [hard_group(seed, members=2, first=HELD_OUT) for seed in seeds]
+    scenes = [
+        scene
+        for seed, pair in zip(seeds, pairs, strict=True)
+        for index, identity in enumerate(pair)
+        for scene in portraits(identity, HELD_OUT + 2 * seed + index, 2, style)
+    ]
+    unit = embed(model, encoders.render_all(scenes)).view(
+        len(seeds), 2, 2, -1
+    )  # [group, identity, picture, D]
+    same = (unit[:, :, 0] * unit[:, :, 1]).sum(-1).flatten()
+    other = torch.einsum("gpd,gqd->gpq", unit[:, 0], unit[:, 1]).flatten()
+    return area_under_curve(same.numpy(), other.numpy())
+
+
+def photo_auc(model: Dinov2Model, names: Sequence[str] = photos.HELD_OUT) -> float:
+    """AUC of the cosine on photographs: same subject against any other, for subjects not trained on."""
+    stacks = {name: embed(model, photos.subject_photos(name, encoders.SIZE)) for name in photos.SUBJECTS}
+    same, other = [], []
+    for name in names:
+        cosine = stacks[name] @ stacks[name].T
+        same.append(cosine[np.triu_indices(len(cosine), 1)].flatten())
+        other += [(stacks[name] @ stacks[rest].T).flatten() for rest in stacks if rest != name]
+    return area_under_curve(torch.cat(same).numpy(), torch.cat(other).numpy())
+
+
+def evaluate(model: Dinov2Model, seeds: Sequence[int]) -> dict[str, float]:
+    """Figures on held-out identities and photographs."""
+    return {
+        "auc": dino_auc(model, seeds),
+        "auc_flat": dino_auc(model, seeds, style="flat"),
+        "auc_photos": photo_auc(model),
+    }

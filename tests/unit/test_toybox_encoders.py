@@ -1,0 +1,346 @@
+"""The photograph crops and the two encoder stages: data, losses against oracles, and exports that load."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+    Dinov2Model,
+)
+
+from pipelines.artifacts import assets, read_safetensors_header
+from pipelines.errors import BadInput, BrokenWeights, MissingAsset, UnknownName
+from pipelines.toybox import photos, tokenizer
+from pipelines.toybox.stages import clip, dino, encoders
+from pipelines.toybox.stages.twins import twin
+from pipelines.toybox.world import HELD_OUT, WORDS, caption, held_out, sample_scene
+
+# ---- photographs
+
+
+def test_photographs_are_small_attributed_and_decode():
+    folder = assets() / "photos"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 2 * 2**20
+    assert "CC BY 4.0" in (folder / "README.md").read_text()
+    for name in photos.SUBJECTS:
+        stack = photos.subject_photos(name, 64)
+        assert stack.dtype == np.uint8
+        assert stack.shape[1:] == (64, 64, 3)
+        assert len(stack) >= 5
+        assert not stack.flags.writeable
+    assert all(word in WORDS for words in photos.CLASS_WORDS.values() for word in words.split())
+
+
+def test_crops_are_a_function_of_the_generator():
+    first, second, other = (photos.photo_crops(np.random.default_rng(seed), 6, 32) for seed in (1, 1, 2))
+    assert first.shape == (6, 32, 32, 3)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+def test_held_out_subjects_are_left_out_unless_asked_for():
+    assert set(photos.training_subjects()) == {"backpack", "bear_plushie", "cat", "dog"}
+    assert photos.training_subjects(("clock",), ()) == ("clock",)
+    assert len(photos.photo_crops(np.random.default_rng(0), 2, 16, subjects=("clock",), exclude=())) == 2
+
+
+def test_bad_subjects_are_typed_errors(monkeypatch, tmp_path):
+    with pytest.raises(UnknownName, match="clok"):
+        photos.subject_photos("clok")
+    with pytest.raises(BadInput):
+        photos.training_subjects(("clock",))
+    photos._photos.cache_clear()
+    monkeypatch.setattr(photos, "assets", lambda: tmp_path)
+    with pytest.raises(MissingAsset):
+        photos._photos("cat")
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "00.jpg").write_bytes(b"no picture")
+    with pytest.raises(BadInput, match=r"00\.jpg"):
+        photos._photos("cat")
+
+
+# ---- what both encoders share
+
+
+def fake_picture(scene, size: int = 128) -> np.ndarray:
+    """Noise in place of a drawing: as different between scenes and as reproducible, in no time."""
+    seed = abs(hash(repr(scene)))
+    tile = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return np.tile(tile, (size // 8, size // 8, 1))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(encoders, "render_image", fake_picture)
+    monkeypatch.setattr(encoders, "fingerprint", lambda: "fake")
+
+
+def test_pages_are_made_once_and_damage_is_named(quick, tmp_path):
+    asked = []
+
+    def scenes(page):
+        asked.append(page)
+        return [sample_scene(page * 4 + index) for index in range(4)]
+
+    pages = encoders.Pages(tmp_path / "pages", scenes)
+    first = np.array(pages[3])
+    again = encoders.Pages(tmp_path / "pages", scenes)
+    np.testing.assert_array_equal(again[3], first)
+    assert asked.count(3) == 1
+    (pages.folder / "00005.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(BrokenWeights, match=r"00005\.npy"):
+        pages[5]
+    other = encoders.Pages(tmp_path / "pages", lambda page: [sample_scene(page + 1)])
+    assert other.folder != pages.folder
+
+
+def test_prefetch_hands_out_a_pure_function_of_the_step():
+    prefetch = encoders.Prefetch(lambda step: step * step)
+    assert [prefetch(step) for step in (0, 1, 2, 7, 8, 3, 3)] == [0, 1, 4, 49, 64, 9, 9]
+    prefetch.close()
+
+
+def test_neutral_augmentation_is_the_plain_picture():
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    neutral = encoders.Augmentation(
+        np.zeros((3, 2), int), np.ones((3, 3), np.float32), np.zeros((3, 3), np.float32), np.zeros(3, bool)
+    )
+    np.testing.assert_array_equal(neutral.moved(images), images)
+    tinted = neutral.tinted(torch.from_numpy(images), clip.MEAN, clip.STD)
+    torch.testing.assert_close(tinted, encoders.pixel_values(images, clip.MEAN, clip.STD), atol=1e-5, rtol=0)
+
+
+def test_blur_softens_only_its_pictures_and_keeps_flat_ones():
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    images[1] = 90
+    dice = encoders.Augmentation(
+        np.zeros((2, 2), int),
+        np.ones((2, 3), np.float32),
+        np.zeros((2, 3), np.float32),
+        np.array([True, True]),
+    )
+    plain = encoders.pixel_values(images, clip.MEAN, clip.STD)
+    soft = dice.tinted(torch.from_numpy(images), clip.MEAN, clip.STD)
+    assert soft[0].std() < 0.6 * plain[0].std()
+    torch.testing.assert_close(soft[1], plain[1], atol=1e-5, rtol=0)
+
+
+# ---- losses against oracles
+
+
+def test_contrastive_loss_equals_clips_own_where_all_captions_differ():
+    torch.manual_seed(0)
+    image, text, ids = torch.randn(6, 8), torch.randn(6, 8), torch.arange(6)[:, None]
+    loss, _ = clip.contrastive_loss(image, text, torch.tensor(5.0), ids)
+    cosine = 5 * torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=-1)
+    rows = torch.arange(6)
+    expected = -(cosine.log_softmax(1)[rows, rows] + cosine.log_softmax(0)[rows, rows]).mean() / 2
+    torch.testing.assert_close(loss, expected)
+
+
+def test_equal_captions_are_not_negatives():
+    image = torch.eye(4)[[0, 0, 1, 2]]
+    ids = torch.tensor([[0], [0], [1], [2]])
+    loss, accuracy = clip.contrastive_loss(image, image.clone(), torch.tensor(50.0), ids)
+    assert accuracy == 1
+    torch.testing.assert_close(loss, torch.tensor(2 * np.log(2) / 4, dtype=loss.dtype), atol=1e-4, rtol=0)
+
+
+def test_supervised_contrastive_equals_the_papers_sum():
+    torch.manual_seed(0)
+    embedding, who = torch.randn(7, 5), torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    loss, _ = dino.supervised_contrastive(embedding, who, 0.2)
+    unit = torch.nn.functional.normalize(embedding, dim=-1).double()
+    terms = []
+    for i in range(7):
+        others = [a for a in range(7) if a != i]
+        below = sum(torch.exp(unit[i] @ unit[a] / 0.2) for a in others)
+        positives = [p for p in others if who[p] == who[i]]
+        terms.append(
+            -sum(torch.log(torch.exp(unit[i] @ unit[p] / 0.2) / below) for p in positives) / len(positives)
+        )
+    torch.testing.assert_close(loss.double(), sum(terms) / 7, atol=1e-5, rtol=1e-5)
+
+
+def test_area_under_curve_counts_pairs():
+    rng = np.random.default_rng(0)
+    same, other = rng.integers(0, 6, 30), rng.integers(0, 5, 40)
+    pairs = (same[:, None] > other).mean() + (same[:, None] == other).mean() / 2
+    assert dino.area_under_curve(same, other) == pytest.approx(pairs)
+
+
+# ---- twins and hard groups
+
+
+def test_a_twin_differs_by_name_and_stays_in_the_training_split():
+    for seed in range(300):
+        scene = sample_scene(seed)
+        changed = twin(scene)
+        assert changed == twin(scene)
+        assert caption(changed, 0, full=True) != caption(scene, 0, full=True)
+        assert len(changed.subjects) == len(scene.subjects)
+        assert not any(held_out(s.identity.kind, s.identity.colour, changed.place) for s in changed.subjects)
+        assert all(s.identity.id < HELD_OUT for s in changed.subjects)
+
+
+def test_a_hard_group_shares_what_words_can_name():
+    for seed in range(100):
+        group = dino.hard_group(seed)
+        assert group == dino.hard_group(seed)
+        assert len({who.id for who in group}) == dino.MEMBERS
+        assert all(who.id < HELD_OUT for who in group)
+        assert len({(who.kind, who.colour, who.pattern, who.man) for who in group}) == 1
+        assert not any(who.beard or who.hair_style == "bald" for who in group if not who.man)
+    assert all(who.id >= HELD_OUT for who in dino.hard_group(1, first=HELD_OUT))
+
+
+def test_the_reader_reads_the_proportions_of_the_right_kind():
+    reader = dino.Reader()
+    for parameter in reader.parameters():
+        torch.nn.init.zeros_(parameter)
+    group = [dino.hard_group(seed)[0] for seed in range(6)]
+    truth = torch.from_numpy(np.stack([dino.truth_of(who) for who in group]))
+    chance = sum(np.log(len(names)) for names in (dino.KINDS, dino.COLOURS, dino.PATTERNS))
+    spread = 12 * np.mean([(value - 0.5) ** 2 for who in group for value in who.params])
+    loss = reader(torch.zeros(6, dino.WIDTH), truth)
+    assert loss.item() == pytest.approx(chance + spread, rel=1e-4)
+    kind = dino.KINDS.index(group[0].kind)
+    with torch.no_grad():
+        reader.params.bias.view(len(dino.KINDS), -1)[kind] = truth[0, 3:] - 0.5
+        names = reader.names.bias
+        names[kind], names[len(dino.KINDS) + int(truth[0, 1])], names[-4 + int(truth[0, 2])] = 50, 50, 50
+    assert reader(torch.zeros(1, dino.WIDTH), truth[:1]).item() == pytest.approx(0, abs=1e-4)
+
+
+# ---- the stages
+
+
+def stages(folder):
+    return clip.ClipStage(folder, batch=24), dino.DinoStage(folder, batch=128)
+
+
+def test_batches_are_a_pure_function_of_the_step(quick, tmp_path):
+    for stage, again in zip(stages(tmp_path / "a"), stages(tmp_path / "b"), strict=True):
+        first, second = stage.batch(3), stage.batch(4)
+        again.batch(0)
+        np.testing.assert_array_equal(first.images, again.batch(3).images)
+        np.testing.assert_array_equal(second.images, again.batch(4).images)
+        assert (first.images != second.images).any()
+        assert len(first.images) == stage.size
+        stage.close()
+        again.close()
+
+
+def test_batches_draw_nothing_from_the_global_generators(quick, tmp_path):
+    before, state = torch.random.get_rng_state(), np.random.get_state(legacy=True)
+    for stage in stages(tmp_path):
+        stage.batch(0)
+        stage.close()
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert repr(state) == repr(np.random.get_state(legacy=True))
+
+
+def test_dino_batches_hold_whole_hard_groups_and_photographs(quick, tmp_path):
+    stage = dino.DinoStage(tmp_path)
+    batch = stage.batch(0)
+    stage.close()
+    _, counts = batch.who.unique(return_counts=True)
+    assert (counts >= dino.RENDERS).all()
+    assert len(counts) == 32  # 16 in hard groups, 14 single ones, 2 photographed
+
+
+@pytest.mark.parametrize("kind", [clip.ClipStage, dino.DinoStage])
+def test_every_weight_learns(quick, tmp_path, kind):
+    stage = kind(tmp_path, batch=128 if kind is dino.DinoStage else 12)
+    loss, parts = stage.loss(stage.batch(0))
+    loss.backward()
+    stage.close()
+    assert torch.isfinite(loss)
+    assert parts
+    for module in stage.modules.values():
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+
+
+def test_clip_loads_with_stock_classes(quick, tmp_path):
+    stage = clip.ClipStage(tmp_path / "state", batch=12)
+    folder = tmp_path / "clip"
+    stage.export(folder)
+    stage.close()
+    loaded = CLIPModel.from_pretrained(folder)
+    assert loaded.dtype == torch.float32
+    assert {
+        info.dtype for info in read_safetensors_header(folder / "model.safetensors").tensors.values()
+    } == {"F16"}
+    for name, tensor in stage.model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor.half().float())
+    text = sum(parameter.numel() for parameter in loaded.text_model.parameters())
+    whole = (folder / "model.safetensors").stat().st_size + 2 * text  # and the base's copy of the text tower
+    assert whole <= 6 * 2**20
+    picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    processor: Any = CLIPProcessor.from_pretrained(folder)
+    inputs = processor(
+        text=["a red dog", "a cat in space"], images=picture, return_tensors="pt", padding=True
+    )
+    torch.testing.assert_close(
+        inputs["pixel_values"], encoders.pixel_values(picture[None], clip.MEAN, clip.STD)
+    )
+    with torch.no_grad():
+        scores = loaded.eval()(**inputs).logits_per_image / loaded.logit_scale.exp()
+    ours = clip.clip_scores(loaded, picture[None], ["a red dog", "a cat in space"])
+    torch.testing.assert_close(scores, ours, atol=1e-4, rtol=0)
+    assert CLIPTokenizer.from_pretrained(folder).model_max_length == tokenizer.LENGTH
+    tower = clip.text_tower(folder)
+    assert tower.config.eos_token_id == tokenizer.EOS
+
+
+def test_dino_loads_with_stock_classes(quick, tmp_path):
+    stage = dino.DinoStage(tmp_path / "state")
+    folder = tmp_path / "dino"
+    stage.export(folder)
+    stage.close()
+    loaded = AutoModel.from_pretrained(folder).eval()
+    assert isinstance(loaded, Dinov2Model)
+    assert loaded.dtype == torch.float32
+    assert (folder / "model.safetensors").stat().st_size <= 4 * 2**20
+    picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    inputs = AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")
+    with torch.no_grad():
+        out = loaded(**inputs)
+    torch.testing.assert_close(out.pooler_output, out.last_hidden_state[:, 0])
+    unit = torch.nn.functional.normalize(out.pooler_output, dim=-1)
+    torch.testing.assert_close(unit, dino.embed(loaded, picture[None]), atol=1e-4, rtol=0)
+
+
+def test_an_export_can_be_written_twice(quick, tmp_path):
+    stage = dino.DinoStage(tmp_path / "state")
+    stage.export(tmp_path / "dino")
+    before = (tmp_path / "dino" / "model.safetensors").read_bytes()
+    shutil.copytree(tmp_path / "dino", tmp_path / "copy")
+    stage.export(tmp_path / "dino")
+    stage.close()
+    assert (tmp_path / "dino" / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "dino").iterdir()) == sorted(
+        path.name for path in (tmp_path / "copy").iterdir()
+    )
+
+
+def test_evaluations_give_shares(monkeypatch, tmp_path):
+    from pipelines.toybox.stages import encoders as shared
+
+    monkeypatch.setattr(shared, "render_image", fake_picture)
+    monkeypatch.setattr(clip, "render_image", fake_picture)
+    figures = clip.evaluate(clip.new_model(0), range(64)) | dino.evaluate(dino.new_model(0), range(4))
+    assert set(figures) == {"top1_of_64", "twin_accuracy", "auc", "auc_flat", "auc_photos"}
+    assert all(0 <= value <= 1 for value in figures.values())
