@@ -1,0 +1,1 @@
+"""Training: the methods that teach a concept, and what every training shares."""

@@ -1,0 +1,237 @@
+"""The base: a UNet and its text encoder, trained together to predict the noise in the world's latents.
+
+ε-prediction with min-SNR weights (arXiv:2303.09556, γ = 5), captions dropped to "" for guidance, timesteps
+spread evenly over a batch. While training, a 1×1 convolution reads from the features at 8×8 which kind and
+colour each cell will show: the drawn world knows, and words bind to things sooner. It is not exported.
+
+Shapes: B batch, C latent channels, h w latent size (16), L text tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from pipelines.concepts.checkpoint import rows_at
+from pipelines.progress import Job
+from pipelines.toybox import nets, tokenizer
+from pipelines.toybox.stages import world
+from pipelines.toybox.stages.encoders import Prefetch, attention_for
+from pipelines.toybox.training import Plan
+from pipelines.toybox.world import caption, sample_scene
+
+DROPPED = 0.1
+GAMMA = 5.0
+AUX = 0.1
+TEXT_RATE = 0.5
+SHEET = 16
+STEPS, GUIDANCE = 20, 4.0
+
+PLANS = {
+    "cpu": Plan(
+        views=1_500_000, batch=32, lr=8e-4, warmup=200, ema=0.9995, sample_every=2500, checkpoint_seconds=180
+    ),
+    "cuda": Plan(
+        views=30_000_000,
+        batch=512,
+        lr=1.2e-3,
+        warmup=500,
+        ema=0.9995,
+        sample_every=2500,
+        checkpoint_seconds=120,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows int64 [B] of the latents, token ids int64 [B, L], timesteps int64 [B], and the noise's seed."""
+
+    rows: Tensor
+    ids: Tensor
+    times: Tensor
+    noise_seed: int
+
+
+@dataclass(frozen=True)
+class Data:
+    """The latents of the cached world, float16 [N, C, h, w], and its truth, uint8 [N, 2, 8, 8]."""
+
+    latents: Tensor
+    truth: Tensor
+
+    @classmethod
+    def load(cls, latents: np.ndarray, truth: np.ndarray, device: torch.device) -> Data:
+        """Both on the device, so that a step moves only row numbers."""
+        return cls(torch.from_numpy(latents).to(device), torch.from_numpy(truth).to(device))
+
+
+class UNetStage:
+    """Trains `modules` "unet", "text_encoder" (unless it is frozen) and the throw-away head "aux"."""
+
+    name = "unet"
+
+    def __init__(  # noqa: PLR0913 (its parts, each given from outside)
+        self,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        data: Data,
+        plan: Plan,
+        device: torch.device,
+        *,
+        vae: AutoencoderTiny | None = None,
+        frozen_text: bool = False,
+        aux: float = AUX,
+    ) -> None:
+        self.device, self.plan, self.data, self.aux_weight = device, plan, data, aux
+        self.unet = unet.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.text_encoder = text_encoder.to(device)  # pyright: ignore[reportArgumentType]
+        self.text_encoder.set_attn_implementation(attention_for(device))
+        if device.type == "cpu":
+            self.unet.set_attn_processor(nets.PlainAttention())  # pyright: ignore[reportArgumentType]
+        self.vae = vae
+        self.modules: dict[str, nn.Module] = {"unet": self.unet}
+        self.rates = {"text_encoder": TEXT_RATE}
+        if frozen_text:
+            self.text_encoder.requires_grad_(False).eval()
+        else:
+            self.modules["text_encoder"] = self.text_encoder
+        self._features: list[Tensor] = []
+        if aux:
+            self.modules["aux"] = self.aux_head = self._watch().to(device)
+        steps = nets.scheduler().alphas_cumprod
+        self.signal, self.noise = steps.sqrt().to(device), (1 - steps).sqrt().to(device)
+        snr = steps / (1 - steps)
+        self.weights = (snr.clamp(max=GAMMA) / snr).to(device)
+        self._predict: Callable[..., tuple[Tensor, Tensor | None]] = self._forward
+        self._prefetch = Prefetch(self._make) if device.type == "cuda" else None
+
+    def _watch(self) -> nn.Module:
+        """Hook the 8×8 features on their way up, and the head that reads them."""
+        place = self.unet.up_blocks[-2].attentions[-1]
+        place.register_forward_hook(lambda module, given, out: self._features.append(out[0]))
+        width, classes = place.config["in_channels"], world.N_KINDS + world.N_COLOURS
+        return nets.seeded(lambda: nn.Conv2d(width, classes, 1), self.plan.seed)
+
+    def compile(self) -> None:
+        """Compile the network's forward and backward."""
+        self._predict = torch.compile(self._forward, dynamic=False)
+
+    # ---- batches
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, a pure function of (seed, step)."""
+        return self._prefetch(step) if self._prefetch else self._make(step)
+
+    def _make(self, step: int) -> Batch:
+        size = self.plan.batch
+        rng = np.random.default_rng((self.plan.seed, step))
+        rows = rows_at(self.plan.seed, step, size, len(self.data.latents))
+        wordings = rng.integers(1 << 30, size=size)
+        dropped = rng.random(size) < DROPPED
+        texts = [
+            "" if drop else caption(world.scene(int(row)), int(word))
+            for row, word, drop in zip(rows, wordings, dropped, strict=True)
+        ]
+        # one timestep from each of B equal parts of the schedule, in random order: less noise in the loss
+        spread = (rng.permutation(size) + rng.random(size)) / size
+        times = np.minimum((spread * 1000).astype(np.int64), 999)
+        ids, noise_seed = tokenizer.tokenise(texts), int(rng.integers(1 << 62))
+        return Batch(torch.from_numpy(rows), ids, torch.from_numpy(times), noise_seed)
+
+    # ---- loss
+
+    def _forward(self, noisy: Tensor, times: Tensor, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[B, C, h, w], [B], [B, L, D] → predicted noise [B, C, h, w] and the head's logits [B, K, 8, 8]."""
+        self._features.clear()
+        noise = self.unet(noisy, times, context, return_dict=False)[0]
+        if not self.aux_weight:
+            return noise, None
+        return noise, self.aux_head(self._features.pop())
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Token ids [B, L] → [B, L, D]."""
+        return self.text_encoder(ids).last_hidden_state
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The weighted noise error and, beside it, the head's cross-entropy."""
+        rows, times = batch.rows.to(self.device), batch.times.to(self.device)
+        clean = self.data.latents[rows].float()
+        generator = torch.Generator(self.device).manual_seed(batch.noise_seed)
+        noise = torch.randn(clean.shape, generator=generator, device=self.device)
+        each = (-1, 1, 1, 1)
+        noisy = self.signal[times].view(each) * clean + self.noise[times].view(each) * noise
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        context = self.encode_text(batch.ids.to(self.device))
+        predicted, logits = self._predict(noisy, times, context)
+        error = (predicted.float() - noise).pow(2).mean((1, 2, 3))
+        loss = (self.weights[times] * error).mean()
+        parts: dict[str, float | Tensor] = {"mse": error.mean()}
+        if logits is not None:
+            truth = self.data.truth[rows].long()
+            kinds, colours = logits.float().split((world.N_KINDS, world.N_COLOURS), 1)
+            seen = F.cross_entropy(kinds, truth[:, 0]) + F.cross_entropy(colours, truth[:, 1])
+            parts["cells"] = seen
+            loss = loss + self.aux_weight * seen
+        return loss, parts
+
+    # ---- what it can do
+
+    def sample(self, job: Job) -> Image.Image | None:
+        """A sheet of prompts never trained on, 20 DDIM steps at guidance 4."""
+        if self.vae is None:
+            return None
+        prompts = [caption(sample_scene(index, "test"), 0, full=True) for index in range(SHEET)]
+        job.note("Drawing: " + "; ".join(prompts[:4]) + " …")
+        return sheet(draw(self, prompts, seed=1), columns=4)
+
+    def export(self, folder: Path) -> None:
+        """Write unet/, text_encoder/ and tokenizer/."""
+        nets.export_diffusers(nets.plain_unet(self.unet), folder / "unet")
+        nets.export_text_encoder(self.text_encoder, folder / "text_encoder")
+        tokenizer.save(folder / "tokenizer")
+
+
+@torch.no_grad()
+def draw(stage: UNetStage, prompts: Sequence[str], seed: int) -> np.ndarray:
+    """Sample the prompts with the weights as they are. → uint8 [n, 128, 128, 3]"""
+    vae = stage.vae
+    if vae is None:
+        raise ValueError("drawing needs the autoencoder")
+    device, schedule = stage.device, nets.scheduler()
+    schedule.set_timesteps(STEPS, device=device)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(prompts), stage.unet.config["in_channels"], nets.LATENT, nets.LATENT)
+    latents = torch.randn(shape, generator=generator).to(device)
+    ids = tokenizer.tokenise([*prompts, *[""] * len(prompts)]).to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        context = stage.encode_text(ids)
+        for time in schedule.timesteps:
+            twice = torch.cat([latents, latents]).contiguous(memory_format=torch.channels_last)
+            noise = stage.unet(twice, time, context, return_dict=False)[0].float()
+            with_text, without = noise.split(len(prompts))
+            guided = without + GUIDANCE * (with_text - without)
+            latents = schedule.step(guided, int(time), latents, return_dict=False)[0]
+        stage._features.clear()
+        pictures = vae.decoder(latents / vae.config["scaling_factor"]).float()
+    pixels = pictures.add(1).mul(127.5).round().clamp(0, 255).byte()
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def sheet(pictures: np.ndarray, columns: int) -> Image.Image:
+    """Pictures uint8 [n, H, W, 3] in rows of `columns`."""
+    count, high, wide, _ = pictures.shape
+    canvas = Image.new("RGB", (columns * wide, -(-count // columns) * high))
+    for index, picture in enumerate(pictures):
+        canvas.paste(Image.fromarray(picture), (index % columns * wide, index // columns * high))
+    return canvas
