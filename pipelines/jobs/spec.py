@@ -49,6 +49,9 @@ class ToyboxBuild(JobSpec, frozen=True):
     minutes: float | None = knob(None, 0, None, help="stop after this long, with a checkpoint", unit="min")
     views: int | None = knob(None, 1, None, help="stop after the model has seen this many pictures")
     resume: bool = knob(False, help="go on from the last checkpoint of the state folder")
+    decoder_only: bool = knob(
+        False, help="stage vae: keep the encoder, so that what was trained on its latents stays valid"
+    )
     state: Path | None = knob(None, help="folder of checkpoints and logs; default: the user's cache")
     init: Path | None = knob(None, help="weights to start from, a safetensors file or a folder of one")
     channels: int = knob(16, 1, 64, help="latent channels of the autoencoder")
