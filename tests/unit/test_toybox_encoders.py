@@ -203,6 +203,9 @@ def test_a_hard_group_shares_what_words_can_name():
         assert len({(who.kind, who.colour, who.pattern, who.man) for who in group}) == 1
         assert not any(who.beard or who.hair_style == "bald" for who in group if not who.man)
     assert all(who.id >= HELD_OUT for who in dino.hard_group(1, first=HELD_OUT))
+    loose = [dino.hard_group(seed, colours_only=True) for seed in range(60)]
+    assert all(len({(who.kind, who.colour) for who in group}) == 1 for group in loose)
+    assert any(len({who.pattern for who in group}) > 1 for group in loose)
 
 
 def test_the_reader_reads_the_proportions_of_the_right_kind():
@@ -251,13 +254,21 @@ def test_batches_draw_nothing_from_the_global_generators(quick, tmp_path):
     assert repr(state) == repr(np.random.get_state(legacy=True))
 
 
+@pytest.mark.parametrize("batch", [64, 512])
+def test_dino_batches_of_other_sizes(quick, tmp_path, batch):
+    stage = dino.DinoStage(tmp_path, batch=batch)
+    made = stage.batch(0)
+    stage.close()
+    assert len(made.images) == len(made.who) == batch
+    assert made.who.unique(return_counts=True)[1].min() >= 2
+
+
 def test_dino_batches_hold_whole_hard_groups_and_photographs(quick, tmp_path):
-    stage = dino.DinoStage(tmp_path)
+    stage = dino.DinoStage(tmp_path, batch=128)
     batch = stage.batch(0)
     stage.close()
     _, counts = batch.who.unique(return_counts=True)
-    assert (counts >= dino.RENDERS).all()
-    assert len(counts) == 32  # 16 in hard groups, 14 single ones, 2 photographed
+    assert counts.tolist() == [4] * 30 + [2] * 4  # 16 in hard groups, 14 single ones, 4 photographed
 
 
 @pytest.mark.parametrize("kind", [clip.ClipStage, dino.DinoStage])
@@ -342,5 +353,12 @@ def test_evaluations_give_shares(monkeypatch, tmp_path):
     monkeypatch.setattr(shared, "render_image", fake_picture)
     monkeypatch.setattr(clip, "render_image", fake_picture)
     figures = clip.evaluate(clip.new_model(0), range(64)) | dino.evaluate(dino.new_model(0), range(4))
-    assert set(figures) == {"top1_of_64", "twin_accuracy", "auc", "auc_flat", "auc_photos"}
+    assert set(figures) == {
+        "top1_of_64",
+        "twin_accuracy",
+        "auc",
+        "auc_flat",
+        "auc_same_pattern",
+        "auc_photos",
+    }
     assert all(0 <= value <= 1 for value in figures.values())

@@ -35,20 +35,30 @@ PAIRS = 64 * encoders.PAGE  # scenes that are drawn in pairs, each with its twin
 PHOTO_SHARE = 1 / 12
 FULL_CAPTIONS = 0.5  # share of unpaired pictures whose caption names everything; paired ones always do
 
-PLAN = Plan(
-    views=600_000,
-    batch=192,
-    lr=1e-3,
-    warmup=150,
-    tail=0.35,
-    betas=(0.9, 0.98),
-    weight_decay=0.05,
-    clip=1.0,
-    ema=0.998,
-    seed=3,
-    sample_every=0,
-    checkpoint_seconds=120,
-)
+PLANS = {
+    "cpu": Plan(
+        views=600_000,
+        batch=192,
+        lr=1e-3,
+        warmup=150,
+        tail=0.35,
+        betas=(0.9, 0.98),
+        weight_decay=0.05,
+        ema=0.998,
+        seed=3,
+    ),
+    "cuda": Plan(
+        views=6_000_000,
+        batch=768,
+        lr=2e-3,
+        warmup=500,
+        tail=0.35,
+        betas=(0.9, 0.98),
+        weight_decay=0.05,
+        seed=3,
+    ),
+}
+PLAN = PLANS["cpu"]
 
 
 def new_model(seed: int) -> CLIPModel:
@@ -153,7 +163,9 @@ class ClipStage:
         n_photos = round(self.size * PHOTO_SHARE)
         n_pairs = self.size // 4
         n_single = self.size - n_photos - 2 * n_pairs
-        grown = _grown(step)
+        grown = min(
+            PAIRS, encoders.PAGE * (4 + step * self.size // 3072)
+        )  # rendering is spread over the views
         pairs = rng.integers(grown, size=n_pairs)
         single = rng.integers(len(self._world) if self._world is not None else grown, size=n_single)
         named = [
@@ -223,11 +235,6 @@ def _cached_world(state: Path) -> World | None:
 
 def _page(page: int) -> list[Scene]:
     return [sample_scene(seed) for seed in range(page * encoders.PAGE, (page + 1) * encoders.PAGE)]
-
-
-def _grown(step: int) -> int:
-    """How many scenes may be drawn from at a step: rendering is spread over the training's first half."""
-    return min(PAIRS, encoders.PAGE * (4 + step // 16))
 
 
 def photo_caption(rng: np.random.Generator, name: str) -> str:
