@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*(ROOT / "studio").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")])
 # A drawing is a list of coordinates: cutting one in two would explain nothing.
-DRAWINGS = {ROOT / "pipelines/toybox/world" / f"{name}.py" for name in ("animals", "bird_fish", "people", "things")}
+DRAWINGS = {
+    ROOT / "pipelines/toybox/world" / f"{name}.py" for name in ("animals", "bird_fish", "people", "things")
+}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -166,5 +166,5 @@ def _region(kind: EditKind, before: Drawing, after: Drawing) -> np.ndarray:
         return np.ones(before.image.shape[:2], bool)
     reach = REACH[before.scene.style] + 1
     if kind == "place":
-        return _grown(~before.masks.any(0), reach)
+        return _grown(~np.logical_or.reduce(before.masks), reach)
     return _grown(before.footprints[0] | after.footprints[0], reach)
