@@ -17,10 +17,11 @@ from transformers import (
     Dinov2Model,
 )
 
-from pipelines.artifacts import assets, read_safetensors_header
+from pipelines.artifacts import assets, load_safetensors, read_safetensors_header, save_safetensors
 from pipelines.errors import BadInput, BrokenWeights, MissingAsset, UnknownName
 from pipelines.toybox import photos, tokenizer
 from pipelines.toybox.stages import clip, dino, encoders
+from pipelines.toybox.stages.transplant import transplant
 from pipelines.toybox.stages.twins import twin
 from pipelines.toybox.world import HELD_OUT, WORDS, caption, held_out, sample_scene
 
@@ -296,6 +297,9 @@ def test_clip_loads_with_stock_classes(quick, tmp_path):
     } == {"F16"}
     for name, tensor in stage.model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor.half().float())
+    again = clip.new_model(seed=99)
+    encoders.load_model(again, folder)
+    torch.testing.assert_close(again.state_dict(), loaded.state_dict())
     text = sum(parameter.numel() for parameter in loaded.text_model.parameters())
     whole = (folder / "model.safetensors").stat().st_size + 2 * text  # and the base's copy of the text tower
     assert whole <= 6 * 2**20
@@ -332,6 +336,69 @@ def test_dino_loads_with_stock_classes(quick, tmp_path):
     torch.testing.assert_close(out.pooler_output, out.last_hidden_state[:, 0])
     unit = torch.nn.functional.normalize(out.pooler_output, dim=-1)
     torch.testing.assert_close(unit, dino.embed(loaded, picture[None]), atol=1e-4, rtol=0)
+
+
+def test_dino_is_written_under_the_names_that_dinov2_has_on_disk(quick, tmp_path):
+    stage = dino.DinoStage(tmp_path / "state")
+    stage.export(tmp_path / "dino")
+    stage.close()
+    names = read_safetensors_header(tmp_path / "dino" / "model.safetensors").tensors
+    assert "encoder.layer.0.attention.attention.query.weight" in names  # as in facebook/dinov2-small
+    again = dino.DinoStage(tmp_path / "state", seed=99)
+    again.load(tmp_path / "dino")
+    again.close()
+    for name, tensor in stage.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], tensor.half().float())
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(MissingAsset):
+        encoders.load_model(dino.new_model(0), tmp_path)
+    encoders.export_model(dino.new_model(0), tmp_path, {})
+    with pytest.raises(BrokenWeights):
+        encoders.load_model(clip.new_model(0), tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_safetensors(path)
+    save_safetensors(path, {name: tensor for name, tensor in tensors.items() if name != "layernorm.bias"})
+    with pytest.raises(BrokenWeights, match=r"layernorm\.bias"):
+        encoders.load_model(dino.new_model(0), tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BrokenWeights, match="truncated"):
+        encoders.load_model(dino.new_model(0), tmp_path)
+
+
+def test_a_transplanted_dino_sees_what_clip_sees():
+    """On pictures whose patches deviate alike the folded normalisation is all but exact."""
+    towers, model = clip.new_model(3), dino.new_model(4)
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.normal(size=(8, 3, 128, 128)).astype(np.float32))
+    pixels = pixels * torch.linspace(0.5, 1.5, 8)[torch.randperm(8)].mean() + torch.randn(8, 3, 1, 1)
+    transplant(towers.vision_model, model, pixels)
+    for name, tensor in model.state_dict().items():
+        if name.startswith(
+            ("encoder.layer.5.layer_scale", "encoder.layer.6.layer_scale")
+        ):  # CLIP lacks these
+            tensor.zero_()
+    with torch.no_grad():
+        ours = model(pixels).pooler_output
+        theirs = towers.vision_model(pixels).pooler_output
+    assert torch.nn.functional.cosine_similarity(ours, theirs).min() > 0.98
+
+
+def test_dino_starts_from_a_built_clip(quick, tmp_path):
+    plain = dino.DinoStage(tmp_path / "state")
+    encoders.export_model(clip.new_model(5), tmp_path / "state" / "export" / "clip", {})
+    seeing = dino.DinoStage(tmp_path / "state")
+    name = "encoder.layer.2.mlp.fc1.weight"
+    theirs = clip.new_model(5).state_dict()["vision_model.encoder.layers.2.mlp.fc1.weight"]
+    torch.testing.assert_close(seeing.model.state_dict()[name], theirs.half().float())
+    assert (plain.model.state_dict()[name] != seeing.model.state_dict()[name]).any()
+    assert torch.equal(
+        plain.model.state_dict()["encoder.layer.6.mlp.fc1.weight"],
+        seeing.model.state_dict()["encoder.layer.6.mlp.fc1.weight"],
+    )
+    plain.close()
+    seeing.close()
 
 
 def test_an_export_can_be_written_twice(quick, tmp_path):

@@ -219,6 +219,10 @@ class ClipStage:
         """Nothing to draw: an encoder has figures only."""
         return None
 
+    def load(self, folder: Path) -> None:
+        """Start from an exported folder. Raises MissingAsset, BrokenWeights."""
+        encoders.load_model(self.model, folder)
+
     def export(self, folder: Path) -> None:
         """Write a folder for CLIPModel, CLIPProcessor, CLIPTokenizer and CLIPTextModel."""
         encoders.export_model(self.model, folder, encoders.processor_config("CLIPImageProcessor", MEAN, STD))

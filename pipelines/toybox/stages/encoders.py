@@ -5,7 +5,9 @@ Letters: B batch, H W picture size.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,9 +17,10 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from pipelines.artifacts import atomic_write, save_safetensors
+from pipelines.artifacts import atomic_write, read_safetensors_header
 from pipelines.errors import BrokenWeights
 from pipelines.toybox.nets import write_json
 from pipelines.toybox.stages.world import fingerprint
@@ -154,18 +157,31 @@ def attention_for(device: torch.device) -> str:
     return "eager" if device.type == "cpu" else "sdpa"
 
 
-def export_model(model: nn.Module, folder: Path, processor: Mapping[str, object]) -> None:
+def export_model(model: PreTrainedModel, folder: Path, processor: Mapping[str, object]) -> None:
     """Write a transformers model as a folder that loads in float32 from half-precision weights.
 
+    The tensors get the names that transformers gives them on disk, which are not always those in memory;
     config.json says "dtype": "float32"; the processor is written as preprocessor_config.json.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.half() for name, tensor in model.state_dict().items()}
-    save_safetensors(folder / "model.safetensors", state)
-    config = model.config.to_diff_dict()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    config |= {"architectures": [type(model).__name__], "dtype": "float32"}
+    with tempfile.TemporaryDirectory() as scratch:
+        copy.deepcopy(model).half().save_pretrained(scratch)
+        atomic_write(folder / "model.safetensors", (Path(scratch) / "model.safetensors").read_bytes())
+    config = model.config.to_diff_dict() | {"architectures": [type(model).__name__], "dtype": "float32"}
     write_json(folder / "config.json", config)
     write_json(folder / "preprocessor_config.json", processor)
+
+
+def load_model(model: PreTrainedModel, folder: Path) -> None:
+    """Fill a model from an exported folder. Raises MissingAsset, and BrokenWeights where it does not fit."""
+    path = folder / "model.safetensors"
+    read_safetensors_header(path)
+    try:
+        loaded, about = type(model).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        model.load_state_dict(loaded.state_dict())
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise BrokenWeights(path, f"it does not fit this model ({error})") from None
+    if lacking := sorted(about["missing_keys"]):
+        raise BrokenWeights(path, f"it lacks {lacking[0]}")
 
 
 def processor_config(kind: str, mean: Sequence[float], std: Sequence[float]) -> dict[str, object]:
