@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -176,7 +176,8 @@ def load_model(model: PreTrainedModel, folder: Path) -> None:
     path = folder / "model.safetensors"
     read_safetensors_header(path)
     try:
-        loaded, about = type(model).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        kind = cast("Any", type(model))
+        loaded, about = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         model.load_state_dict(loaded.state_dict())
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BrokenWeights(path, f"it does not fit this model ({error})") from None
