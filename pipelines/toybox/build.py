@@ -19,7 +19,7 @@ import torch
 from transformers import CLIPTextModel
 
 from pipelines.artifacts import assets, atomic_dir, cache_dir
-from pipelines.concepts.checkpoint import checkpoints
+from pipelines.concepts.checkpoint import checkpoints, locked
 from pipelines.errors import BadInput, MissingAsset, UnknownName
 from pipelines.jobs.spec import ToyboxBuild
 from pipelines.progress import Job
@@ -109,7 +109,8 @@ def _run(name: str, kitchen: Kitchen) -> dict[str, Any]:
     if name == "world":
         spec = kitchen.spec
         views = spec.views if spec.views is not None and spec.stage == "world" else worlds.VIEWS
-        return worlds.build_world(kitchen.state, views, kitchen.job)
+        with locked(kitchen.state / "world"):
+            return worlds.build_world(kitchen.state, views, kitchen.job)
     stage, plan = MAKERS[name](kitchen)
     return train(
         stage,
@@ -160,7 +161,8 @@ def _data(kitchen: Kitchen) -> tuple[unet.Data, Path]:
     """The latents of the world, encoded now where they are not, and the autoencoder that they belong to."""
     folder = kitchen.needed("vae", "vae")
     world = worlds.World(kitchen.state)
-    latents = cache.build_latents(kitchen.state, folder, kitchen.device, kitchen.job)
+    with locked(kitchen.state / "world"):  # not while its rows are drawn or encoded by another process
+        latents = cache.build_latents(kitchen.state, folder, kitchen.device, kitchen.job)
     return unet.Data.load(cache.load_latents(latents, len(world)), world.truth(), kitchen.device), folder
 
 

@@ -62,6 +62,10 @@ class Batch:
     times: Tensor
     noise_seed: int
 
+    def pinned(self) -> Batch:
+        """In memory from which copies to a GPU do not wait for the steps before."""
+        return Batch(self.rows.pin_memory(), self.ids.pin_memory(), self.times.pin_memory(), self.noise_seed)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -147,7 +151,8 @@ class UNetStage:
         spread = (rng.permutation(size) + rng.random(size)) / size
         times = np.minimum((spread * 1000).astype(np.int64), 999)
         ids, noise_seed = tokenizer.tokenise(texts), int(rng.integers(1 << 62))
-        return Batch(torch.from_numpy(rows), ids, torch.from_numpy(times), noise_seed)
+        batch = Batch(torch.from_numpy(rows), ids, torch.from_numpy(times), noise_seed)
+        return batch.pinned() if self.device.type == "cuda" else batch
 
     # ---- loss
 
@@ -165,14 +170,16 @@ class UNetStage:
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The weighted noise error and, beside it, the head's cross-entropy."""
-        rows, times = batch.rows.to(self.device), batch.times.to(self.device)
+        rows, ids, times = (
+            each.to(self.device, non_blocking=True) for each in (batch.rows, batch.ids, batch.times)
+        )
         clean = self.data.latents[rows].float()
         generator = torch.Generator(self.device).manual_seed(batch.noise_seed)
         noise = torch.randn(clean.shape, generator=generator, device=self.device)
         each = (-1, 1, 1, 1)
         noisy = self.signal[times].view(each) * clean + self.noise[times].view(each) * noise
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        context = self.encode_text(batch.ids.to(self.device))
+        context = self.encode_text(ids)
         predicted, logits = self._predict(noisy, times, context)
         error = (predicted.float() - noise).pow(2).mean((1, 2, 3))
         loss = (self.weights[times] * error).mean()

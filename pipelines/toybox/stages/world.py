@@ -39,7 +39,7 @@ _CELL_SHARE = 0.35  # of a cell that a subject must cover to be its truth: thin 
 N_KINDS, N_COLOURS = 1 + len(KINDS), 1 + len(COLOURS)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=1 << 19)
 def scene(row: int) -> Scene:
     """The scene of a row."""
     return sample_scene(int(row))
