@@ -13,10 +13,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, PreTrainedModel
 
 from pipelines.artifacts import assets, atomic_dir, cache_dir
 from pipelines.concepts.checkpoint import checkpoints, locked
@@ -24,7 +24,7 @@ from pipelines.errors import BadInput, MissingAsset, UnknownName
 from pipelines.jobs.spec import ToyboxBuild
 from pipelines.progress import Job
 from pipelines.toybox import cache, nets, tokenizer
-from pipelines.toybox.stages import clip, dino, unet, vae, weak
+from pipelines.toybox.stages import clip, dino, encoders, unet, vae, weak
 from pipelines.toybox.stages import world as worlds
 from pipelines.toybox.training import Plan, Stage, pick_device, train
 
@@ -138,13 +138,13 @@ def _vae(kitchen: Kitchen) -> tuple[Stage, Plan]:
 
 
 def _clip(kitchen: Kitchen) -> tuple[Stage, Plan]:
-    plan = kitchen.plan(clip.PLAN)
+    plan = kitchen.plan(clip.PLANS[kitchen.device.type])
     stage = clip.ClipStage(kitchen.state, plan.seed, kitchen.device, plan.batch)
     return _begun(kitchen, "clip", stage), plan
 
 
 def _dino(kitchen: Kitchen) -> tuple[Stage, Plan]:
-    plan = kitchen.plan(dino.PLAN)
+    plan = kitchen.plan(dino.PLANS[kitchen.device.type])
     stage = dino.DinoStage(kitchen.state, plan.seed, kitchen.device, plan.batch)
     return _begun(kitchen, "dino", stage), plan
 
@@ -153,7 +153,8 @@ def _begun(kitchen: Kitchen, name: str, stage: Stage) -> Stage:
     """The stage with its one module filled from where it starts."""
     start = kitchen.start(name)
     if start is not None and not kitchen.resuming(name):
-        nets.load_into(stage.modules[name], start)
+        folder = start if start.is_dir() else start.parent
+        encoders.load_model(cast("PreTrainedModel", stage.modules[name]), folder)
     return stage
 
 
@@ -197,7 +198,7 @@ def _load_base(net: torch.nn.Module, text: CLIPTextModel, init: Path) -> None:
     nets.load_into(net, init / "unet" if (init / "unet").is_dir() else init)
     for folder in (init / "text_encoder", init.parent / "text_encoder"):
         if folder.is_dir():
-            nets.load_into(text, folder)
+            encoders.load_model(text, folder)
             return
 
 
@@ -206,7 +207,7 @@ def _weak(kitchen: Kitchen) -> tuple[Stage, Plan]:
     plan = kitchen.plan(weak.PLANS[kitchen.device.type])
     folder = _of_base(kitchen, "text_encoder")
     text = nets.text_encoder()
-    nets.load_into(text, folder)
+    encoders.load_model(text, folder)
     net = nets.seeded(lambda: nets.weak_unet(data.latents.shape[1]), plan.seed)
     init = kitchen.start("weak")
     if kitchen.spec.init is None and not _same_code(kitchen, vae_folder):

@@ -26,7 +26,7 @@ from pipelines.errors import BadInput, BrokenWeights, Cancelled, MissingAsset, U
 from pipelines.jobs.spec import ToyboxBuild
 from pipelines.progress import Job
 from pipelines.toybox import build, cache, nets
-from pipelines.toybox.stages import unet, vae, weak, world
+from pipelines.toybox.stages import encoders, unet, vae, weak, world
 from pipelines.toybox.training import NotFinite, Plan, pick_device, rate, train
 
 CPU = torch.device("cpu")
@@ -502,6 +502,12 @@ def test_the_base_resumes_exactly_and_its_head_is_not_exported(data: unet.Data, 
     loaded = UNet2DConditionModel.from_pretrained(tmp_path / "parts" / "export" / "unet")
     assert isinstance(loaded, UNet2DConditionModel)
     assert loaded.dtype == torch.float32
+    text = nets.text_encoder()
+    encoders.load_model(text, tmp_path / "parts" / "export" / "text_encoder")
+    averages = checkpoint.load(checkpoint.checkpoints(tmp_path / "parts")[-1][1]).groups["ema"]
+    assert all(
+        torch.equal(each, averages[f"text_encoder.{name}"].half()) for name, each in text.named_parameters()
+    )
 
 
 def test_the_weak_sibling_leaves_the_text_encoder_as_it_is(data: unet.Data, tmp_path: Path) -> None:
