@@ -158,8 +158,9 @@ def read_safetensors_header(path: Path | str) -> Header:
         raise MissingAsset(path, "Check the path, or build the model: likeness toybox build --stage all.")
     size = path.stat().st_size
     with path.open("rb") as file:
+        _refuse_foreign(path, file.read(9))
+        file.seek(0)
         start = file.read(8)
-        _refuse_foreign(path, start)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= HEADER_LIMIT:
             raise BrokenWeights(path, "it does not start like a safetensors file")
@@ -309,7 +310,8 @@ def _sync_folder(path: Path) -> None:
 def _refuse_foreign(path: Path, start: bytes) -> None:
     if start.startswith(b"version "):
         raise BrokenWeights(path, "it is a Git LFS pointer, not the weights", "Fetch it with: git lfs pull.")
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    # the length of a safetensors header may well begin with these bytes; its header then begins at the ninth
+    if start[8:9] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
         raise BrokenWeights(
             path, "it is a pickled checkpoint, which could run code", "Convert it to safetensors elsewhere."
         )

@@ -185,6 +185,15 @@ def test_foreign_files_are_told_apart(tmp_path, content, reason):
         artifacts.read_safetensors_header(path)
 
 
+@pytest.mark.parametrize("first", [b"\x80", b"PK"])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, first):
+    """Header lengths are arbitrary numbers: 0x1a80 bytes is one, and no pickle."""
+    length = int.from_bytes(first.ljust(2, b"\x1a"), "little")
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + b"{}".ljust(length))
+    assert artifacts.read_safetensors_header(path).parameters == 0
+
+
 @pytest.mark.parametrize(
     "entry",
     [
