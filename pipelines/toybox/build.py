@@ -132,7 +132,8 @@ def _vae(kitchen: Kitchen) -> tuple[Stage, Plan]:
     plan = kitchen.plan(vae.PLANS[kitchen.device.type])
     alone = kitchen.spec.decoder_only
     begin = kitchen.needed("vae", "vae") if alone and kitchen.spec.init is None else kitchen.start("vae")
-    init = None if kitchen.resuming("vae") else begin
+    # alone, the decoder keeps the code's scale, which stands in the config of what it began with
+    init = begin if alone or not kitchen.resuming("vae") else None
     net = vae.start(init, kitchen.spec.channels, data, plan.seed)
     return vae.VaeStage(net, data, plan, kitchen.device, decoder_only=alone), plan
 

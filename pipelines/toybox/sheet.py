@@ -37,8 +37,8 @@ from pipelines.toybox.world import (
 PAPER = (244, 242, 238)  # a warm grey that no place of the world uses
 FRAME = (222, 218, 210)
 INK = (74, 70, 66)
-TITLE_INK = (38, 36, 34)
 GAP = 14
+BELOW = 6  # between a picture and its caption
 MARGIN = 28
 CAPTION_SIZE = 10
 LINE_HEIGHT = 13
@@ -46,14 +46,12 @@ CAPTION_LINES = 4
 
 
 def grid(
-    images: Sequence[Image.Image | np.ndarray],
-    captions: Sequence[str] | None = None,
-    columns: int = 8,
-    title: str = "",
+    images: Sequence[Image.Image | np.ndarray], captions: Sequence[str] | None = None, columns: int = 8
 ) -> Image.Image:
     """Pictures (PIL or uint8 [H,W,3], all of one size) → one sheet, captions small under each.
 
-    Captions are wrapped to the picture's width; what exceeds four lines ends in an ellipsis.
+    Captions are wrapped to the picture's width; what exceeds four lines ends in an ellipsis. A row is as
+    high as its longest caption.
     """
     pictures = [image if isinstance(image, Image.Image) else Image.fromarray(image) for image in images]
     if not pictures:
@@ -62,23 +60,18 @@ def grid(
     columns = min(columns, len(pictures))
     font = _font(CAPTION_SIZE)
     wrapped = [wrap(text, width, font) for text in captions] if captions else [[]] * len(pictures)
-    below = max(len(lines) for lines in wrapped) * LINE_HEIGHT
-    cell_width, cell_height = width + GAP, height + GAP + (below + 6 if below else 0)
-    rows = -(-len(pictures) // columns)
-    top = MARGIN + (34 if title else 0)
-    page = Image.new(
-        "RGB", (2 * MARGIN + columns * cell_width - GAP, top + rows * cell_height - GAP + MARGIN), PAPER
-    )
+    tops = [MARGIN]
+    for start in range(0, len(pictures), columns):
+        lines = max(len(each) for each in wrapped[start : start + columns])
+        tops.append(tops[-1] + height + GAP + (lines * LINE_HEIGHT + BELOW if lines else 0))
+    page = Image.new("RGB", (2 * MARGIN + columns * (width + GAP) - GAP, tops[-1] - GAP + MARGIN), PAPER)
     pen = ImageDraw.Draw(page)
-    if title:
-        pen.text((MARGIN, MARGIN - 4), title, font=_font(17), fill=TITLE_INK)
     for index, (picture, lines) in enumerate(zip(pictures, wrapped, strict=True)):
-        x = MARGIN + index % columns * cell_width
-        y = top + index // columns * cell_height
+        x, y = MARGIN + index % columns * (width + GAP), tops[index // columns]
         pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FRAME)
         page.paste(picture.convert("RGB"), (x, y))
         for row, line in enumerate(lines):
-            pen.text((x, y + height + 5 + row * LINE_HEIGHT), line, font=font, fill=INK)
+            pen.text((x, y + height + BELOW + row * LINE_HEIGHT), line, font=font, fill=INK)
     return page
 
 

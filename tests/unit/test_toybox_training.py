@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -432,6 +433,19 @@ def test_training_the_decoder_alone_keeps_the_latents_valid(state: Path, tmp_pat
     assert cache.code_key(tmp_path / "export") == cache.code_key(first)
     before, after = (load_safetensors(folder / nets.WEIGHTS) for folder in (first, tmp_path / "export"))
     assert not torch.equal(before["decoder.layers.0.weight"], after["decoder.layers.0.weight"])
+
+
+def test_a_decoder_taken_up_again_keeps_the_scale_of_its_code(state: Path, tmp_path: Path) -> None:
+    """The checkpoint holds tensors alone; the scale stands in the config of what the training began with."""
+    for name in ("world", "export"):
+        shutil.copytree(state / name, tmp_path / name)
+    first = nets.load_vae(tmp_path / "export" / "vae")
+    first.register_to_config(scaling_factor=1.25)
+    nets.export_diffusers(first, tmp_path / "export" / "vae")
+    key = cache.code_key(tmp_path / "export" / "vae")
+    for views in (8, 16):
+        build.build(spec(tmp_path, "vae", decoder_only=True, views=views, resume=views > 8), Job())
+        assert cache.code_key(tmp_path / "export" / "vae") == key
 
 
 # ---- the base
