@@ -132,11 +132,15 @@ def _worn(rng: Random) -> tuple[tuple[str, str], ...]:
 
 
 def _thing(index: int, seed: int) -> Prompt:
-    """One animal or object; every second animal wears something."""
+    """One animal or object; more than half of the animals wear something, in another colour than their own."""
     rng = Random(f"thing/{seed}/{index}")
     kind = rng.choice(THINGS)
     worn = _worn(rng) if kind in ANIMALS and rng.random() < 0.6 else ()
-    return _prompt("thing", index, seed, n_subjects=1, kind=kind, accessories=worn)
+
+    def told_apart(scene: Scene) -> bool:
+        return all(colour != scene.subjects[0].identity.colour for _, colour in worn)
+
+    return _prompt("thing", index, seed, told_apart, n_subjects=1, kind=kind, accessories=worn)
 
 
 def _person(index: int, seed: int) -> Prompt:
