@@ -84,10 +84,10 @@ def text_encoder() -> CLIPTextModel:
 
 
 def scheduler() -> DDIMScheduler:
-    """The noise schedule: that of Stable Diffusion 1 (scaled linear, 1000 steps, ε), drawn from its last step.
+    """The noise schedule: that of Stable Diffusion 1 (scaled linear, 1000 steps, ε), drawn from its last one.
 
-    At that step 0.068 of the picture is left, and the noise in the mean of a 16×16 latent is only 1/16: a part
-    of the place is read from the noise, not from the words. Ending β at 0.02 stops that leak, but then a
+    There 0.068 of the picture is left, and the noise in the mean of a 16×16 latent is only 1/16: a part of
+    the place is read from the noise, not from the words. Ending β at 0.02 stops that leak, but then a
     half-trained net's error in ε is blown up in the first steps and pictures burn out: tried, and undone.
     """
     return DDIMScheduler(
