@@ -1,4 +1,4 @@
-"""The photograph crops and the two encoder stages: data, losses against oracles, and exports that load."""
+"""The two encoder stages: data, losses against oracles, and exports that load."""
 
 from __future__ import annotations
 
@@ -17,59 +17,14 @@ from transformers import (
     Dinov2Model,
 )
 
-from pipelines.artifacts import assets, load_safetensors, read_safetensors_header, save_safetensors
-from pipelines.errors import BadInput, BrokenWeights, MissingAsset, UnknownName
-from pipelines.toybox import photos, tokenizer
+from pipelines.artifacts import load_safetensors, read_safetensors_header, save_safetensors
+from pipelines.errors import BrokenWeights, MissingAsset
+from pipelines.toybox import tokenizer
 from pipelines.toybox.stages import clip, dino, encoders
 from pipelines.toybox.stages.transplant import transplant
 from pipelines.toybox.stages.twins import twin
-from pipelines.toybox.world import HELD_OUT, WORDS, caption, held_out, sample_scene
-
-# ---- photographs
-
-
-def test_photographs_are_small_attributed_and_decode():
-    folder = assets() / "photos"
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 2 * 2**20
-    assert "CC BY 4.0" in (folder / "README.md").read_text()
-    for name in photos.SUBJECTS:
-        stack = photos.subject_photos(name, 64)
-        assert stack.dtype == np.uint8
-        assert stack.shape[1:] == (64, 64, 3)
-        assert len(stack) >= 5
-        assert not stack.flags.writeable
-    assert all(word in WORDS for words in photos.CLASS_WORDS.values() for word in words.split())
-
-
-def test_crops_are_a_function_of_the_generator():
-    first, second, other = (photos.photo_crops(np.random.default_rng(seed), 6, 32) for seed in (1, 1, 2))
-    assert first.shape == (6, 32, 32, 3)
-    assert first.dtype == np.uint8
-    np.testing.assert_array_equal(first, second)
-    assert (first != other).any()
-
-
-def test_held_out_subjects_are_left_out_unless_asked_for():
-    assert set(photos.training_subjects()) == {"backpack", "bear_plushie", "cat", "dog"}
-    assert photos.training_subjects(("clock",), ()) == ("clock",)
-    assert len(photos.photo_crops(np.random.default_rng(0), 2, 16, subjects=("clock",), exclude=())) == 2
-
-
-def test_bad_subjects_are_typed_errors(monkeypatch, tmp_path):
-    with pytest.raises(UnknownName, match="clok"):
-        photos.subject_photos("clok")
-    with pytest.raises(BadInput):
-        photos.training_subjects(("clock",))
-    photos._photos.cache_clear()
-    monkeypatch.setattr(photos, "assets", lambda: tmp_path)
-    with pytest.raises(MissingAsset):
-        photos._photos("cat")
-    (tmp_path / "photos" / "cat").mkdir(parents=True)
-    (tmp_path / "photos" / "cat" / "00.jpg").write_bytes(b"no picture")
-    with pytest.raises(BadInput, match=r"00\.jpg"):
-        photos._photos("cat")
-
+from pipelines.toybox.stages.world import truth
+from pipelines.toybox.world import HELD_OUT, Drawing, caption, held_out, sample_scene
 
 # ---- what both encoders share
 
@@ -81,9 +36,20 @@ def fake_picture(scene, size: int = 128) -> np.ndarray:
     return np.tile(tile, (size // 8, size // 8, 1))
 
 
+def fake_drawing(scene, size: int = 128) -> Drawing:
+    """A drawing of which only the picture and the masks are asked for: each subject fills its half."""
+    masks = np.zeros((len(scene.subjects), size, size), bool)
+    for index, mask in enumerate(masks):
+        mask[:, index * size // 2 : (index + 1) * size // 2] = True
+    nothing: Any = None
+    image = fake_picture(scene, size)
+    return Drawing(scene, image, masks, nothing, nothing, nothing, nothing, nothing)
+
+
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(encoders, "render_image", fake_picture)
+    monkeypatch.setattr(encoders, "render", fake_drawing)
     monkeypatch.setattr(encoders, "fingerprint", lambda: "fake")
 
 
@@ -95,10 +61,14 @@ def test_pages_are_made_once_and_damage_is_named(quick, tmp_path):
         return [sample_scene(page * 4 + index) for index in range(4)]
 
     pages = encoders.Pages(tmp_path / "pages", scenes)
-    first = np.array(pages[3])
+    first, cells = pages[3]
+    assert first.shape == (4, 128, 128, 3)
+    for picture, cell, scene in zip(first, cells, scenes(3), strict=True):
+        np.testing.assert_array_equal(picture, fake_picture(scene))
+        np.testing.assert_array_equal(cell, truth(fake_drawing(scene).masks, scene))
     again = encoders.Pages(tmp_path / "pages", scenes)
-    np.testing.assert_array_equal(again[3], first)
-    assert asked.count(3) == 1
+    np.testing.assert_array_equal(again[3][0], first)
+    assert asked.count(3) == 2  # once by this test
     (pages.folder / "00005.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(BrokenWeights, match=r"00005\.npy"):
         pages[5]
@@ -179,6 +149,24 @@ def test_area_under_curve_counts_pairs():
     same, other = rng.integers(0, 6, 30), rng.integers(0, 5, 40)
     pairs = (same[:, None] > other).mean() + (same[:, None] == other).mean() / 2
     assert dino.area_under_curve(same, other) == pytest.approx(pairs)
+
+
+def test_cells_know_nothing_at_first_and_everything_when_told():
+    head = encoders.Cells(40)
+    torch.nn.init.zeros_(head.names.weight)
+    torch.nn.init.zeros_(head.names.bias)
+    cells = torch.from_numpy(np.random.default_rng(0).integers(0, 8, (3, 2, 8, 8), dtype=np.uint8))
+    chance = np.log(encoders.N_KINDS) + np.log(encoders.N_COLOURS)
+    assert head(torch.randn(3, 64, 40), cells).item() == pytest.approx(chance, rel=1e-5)
+    head.norm = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    patches = torch.zeros(3, 64, 40)
+    patches[..., :8] = torch.nn.functional.one_hot(cells[:, 0].flatten(1).long(), 8)
+    patches[..., 8:16] = torch.nn.functional.one_hot(cells[:, 1].flatten(1).long(), 8)
+    with torch.no_grad():
+        for index in range(8):
+            head.names.weight[index, index] = 60
+            head.names.weight[encoders.N_KINDS + index, 8 + index] = 60
+    assert head(patches, cells).item() == pytest.approx(0, abs=1e-4)
 
 
 # ---- twins and hard groups

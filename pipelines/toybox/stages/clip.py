@@ -31,8 +31,10 @@ from pipelines.toybox.world import Scene, caption, render_image, sample_scene
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIPImageProcessor's own
 STD = (0.26862954, 0.26130258, 0.27577711)
 PROJECTION = 128
+VISION_WIDTH = 160
 PAIRS = 64 * encoders.PAGE  # scenes that are drawn in pairs, each with its twin
 PHOTO_SHARE = 1 / 12
+CELLS = 0.5  # weight of what each patch should know, beside the contrastive loss
 FULL_CAPTIONS = 0.5  # share of unpaired pictures whose caption names everything; paired ones always do
 
 PLANS = {
@@ -76,7 +78,7 @@ def new_model(seed: int) -> CLIPModel:
         pad_token_id=tokenizer.EOS,
     )
     vision = CLIPVisionConfig(
-        hidden_size=160,
+        hidden_size=VISION_WIDTH,
         intermediate_size=320,
         num_hidden_layers=5,
         num_attention_heads=5,
@@ -113,10 +115,14 @@ def text_features(model: CLIPModel, ids: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures uint8 [B, H, W, 3], token ids int64 [B, L], and the pictures' augmentation."""
+    """Pictures uint8 [B, H, W, 3], token ids int64 [B, L], and the pictures' augmentation.
+
+    `cells` uint8 [n, 2, 8, 8] is the truth of the first n pictures; the rest are photographs.
+    """
 
     images: np.ndarray
     ids: Tensor
+    cells: Tensor
     augmentation: encoders.Augmentation
 
 
@@ -146,11 +152,13 @@ class ClipStage:
         self.seed, self.size, self.device = seed, batch, torch.device(device)
         self.model = new_model(seed).to(device=self.device)  # pyright: ignore[reportCallIssue]
         self.model.set_attn_implementation(encoders.attention_for(self.device))
-        self.modules: dict[str, nn.Module] = {"clip": self.model}
+        self.cells = nets.seeded(lambda: encoders.Cells(VISION_WIDTH), seed).to(self.device)
+        self.modules: dict[str, nn.Module] = {"clip": self.model, "cells": self.cells}
         self._world = _cached_world(state)
+        self._truth = None if self._world is None else self._world.truth()
         self._scenes = encoders.Pages(state / "pages" / "scenes", _page)
         self._twins = encoders.Pages(
-            state / "pages" / "twins", lambda page: [twin(scene) for scene in _page(page)]
+            state / "pages" / "twins", lambda page: [twin(each) for each in _page(page)]
         )
         self._batches = encoders.Prefetch(self._make)
 
@@ -160,56 +168,55 @@ class ClipStage:
 
     def _make(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, step))
-        n_photos = round(self.size * PHOTO_SHARE)
-        n_pairs = self.size // 4
-        n_single = self.size - n_photos - 2 * n_pairs
-        grown = min(
-            PAIRS, encoders.PAGE * (4 + step * self.size // 3072)
-        )  # rendering is spread over the views
-        pairs = rng.integers(grown, size=n_pairs)
-        single = rng.integers(len(self._world) if self._world is not None else grown, size=n_single)
-        named = [
-            photos.training_subjects()[i]
-            for i in rng.integers(len(photos.training_subjects()), size=n_photos)
-        ]
-        images = np.concatenate(
-            [
-                np.stack([self._scene_image(int(seed)) for seed in (*single, *pairs)]),
-                np.stack(
-                    [self._twins[int(seed) // encoders.PAGE][int(seed) % encoders.PAGE] for seed in pairs]
-                ),
-                photos.crops_of(rng, named, encoders.SIZE),
-            ]
-        )
+        n_photos, n_pairs = round(self.size * PHOTO_SHARE), self.size // 4
+        # rendering is spread over the views
+        grown = min(PAIRS, encoders.PAGE * (4 + step * self.size // 3072))
+        pairs = rng.integers(grown, size=n_pairs).tolist()
+        rows = grown if self._world is None else len(self._world)
+        single = rng.integers(rows, size=self.size - n_photos - 2 * n_pairs).tolist()
+        subjects = photos.training_subjects()
+        named = [subjects[index] for index in rng.integers(len(subjects), size=n_photos)]
+        shown = [self._scene(seed) for seed in (*single, *pairs)] + [_of(self._twins, seed) for seed in pairs]
+        crops = photos.crops_of(rng, named, encoders.SIZE)
+        images = np.concatenate([np.stack([image for image, _ in shown]), crops])
+        cells = torch.from_numpy(np.stack([each for _, each in shown]))
+        scenes = [sample_scene(seed) for seed in (*single, *pairs)]
+        scenes += [twin(scene) for scene in scenes[len(single) :]]
+        full = [*(rng.random(len(single)) < FULL_CAPTIONS).tolist(), *[True] * (2 * n_pairs)]
+        words = rng.integers(1 << 30, size=len(single) + n_pairs).tolist()
+        words += words[len(single) :]  # a twin is worded as its scene
         texts = [
-            caption(sample_scene(int(i)), int(rng.integers(1 << 30)), rng.random() < FULL_CAPTIONS)
-            for i in single
-        ]
-        wordings = rng.integers(1 << 30, size=n_pairs)
-        scenes = [sample_scene(int(seed)) for seed in pairs]
-        texts += [caption(scene, int(word), full=True) for scene, word in zip(scenes, wordings, strict=True)]
-        texts += [
-            caption(twin(scene), int(word), full=True) for scene, word in zip(scenes, wordings, strict=True)
+            caption(scene, word, all_of_it)
+            for scene, word, all_of_it in zip(scenes, words, full, strict=True)
         ]
         texts += [photo_caption(rng, name) for name in named]
         augmentation = encoders.Augmentation.draw(rng, len(images))
-        return Batch(augmentation.moved(images), tokenizer.tokenise(texts), augmentation)
+        return Batch(augmentation.moved(images), tokenizer.tokenise(texts), cells, augmentation)
 
-    def _scene_image(self, seed: int) -> np.ndarray:
-        if self._world is not None and seed < len(self._world):
-            return self._world.images(slice(seed, seed + 1))[0]
-        return self._scenes[seed // encoders.PAGE][seed % encoders.PAGE]
+    def _scene(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The picture of a seed and the truth of its cells."""
+        if self._world is not None and self._truth is not None and seed < len(self._world):
+            return self._world.images(slice(seed, seed + 1))[0], self._truth[seed]
+        return _of(self._scenes, seed)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The contrastive loss of a batch, [], and its accuracy."""
         pixels = batch.augmentation.tinted(torch.from_numpy(batch.images).to(self.device), MEAN, STD)
         ids = batch.ids.to(self.device)
         length = int((ids != tokenizer.EOS).sum(1).max()) + 1  # what follows the longest caption is padding
-        image = image_features(self.model, pixels)
+        seen = cast("Any", self.model.get_image_features(pixels))
+        image, patches = seen.pooler_output, seen.last_hidden_state[: len(batch.cells), 1:]
         text = text_features(self.model, ids[:, :length])
         scale = self.model.logit_scale.clamp(max=np.log(100)).exp()  # as in CLIP: at most 100
         loss, accuracy = contrastive_loss(image, text, scale, ids)
-        return loss, {"accuracy": accuracy, "scale": scale.detach()}
+        cells = self.cells(patches, batch.cells.to(self.device))
+        shown = {
+            "contrast": loss.detach(),
+            "accuracy": accuracy,
+            "scale": scale.detach(),
+            "cells": cells.detach(),
+        }
+        return loss + CELLS * cells, shown
 
     def close(self) -> None:
         """Let go of the thread that makes batches."""
@@ -239,6 +246,11 @@ def _cached_world(state: Path) -> World | None:
 
 def _page(page: int) -> list[Scene]:
     return [sample_scene(seed) for seed in range(page * encoders.PAGE, (page + 1) * encoders.PAGE)]
+
+
+def _of(pages: encoders.Pages, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    images, cells = pages[seed // encoders.PAGE]
+    return images[seed % encoders.PAGE], cells[seed % encoders.PAGE]
 
 
 def photo_caption(rng: np.random.Generator, name: str) -> str:

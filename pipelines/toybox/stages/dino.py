@@ -53,7 +53,7 @@ RENDERS = 4  # pictures of each identity
 GROUPS = encoders.PAGE // (MEMBERS * RENDERS)  # hard groups in a page of pictures
 PAGES = 256
 HARD_GROUPS = 4  # whole groups in a batch of 128; the rest are single identities of other groups
-AUX = 0.2  # weight of what the head reads, beside the contrastive loss
+AUX, CELLS = 0.2, 0.5  # weights of what is read from CLS and from patches, beside the contrastive loss
 PEOPLE = 0.2  # share of groups that are people: faces need more practice than mugs
 
 PLANS = {
@@ -196,12 +196,14 @@ def _page(page: int) -> list[Scene]:
 class Batch:
     """Pictures uint8 [B, H, W, 3], whose they are int64 [B], and the pictures' augmentation.
 
-    `truth` float32 [n, 3 + N_PARAMS] is what the reader should read in the first n; the rest are photographs.
+    `truth` float32 [n, 3 + N_PARAMS] is what the reader should read in the first n, and `cells` uint8
+    [n, 2, 8, 8] what each of their patches shows; the rest are photographs.
     """
 
     images: np.ndarray
     who: Tensor
     truth: Tensor
+    cells: Tensor
     augmentation: encoders.Augmentation
 
 
@@ -239,7 +241,8 @@ class DinoStage:
         self.model = model.to(device=self.device)  # pyright: ignore[reportCallIssue]
         self.model.set_attn_implementation(encoders.attention_for(self.device))
         self.reader = nets.seeded(Reader, seed).to(self.device)
-        self.modules: dict[str, nn.Module] = {"dino": self.model, "reader": self.reader}
+        self.cells = nets.seeded(lambda: encoders.Cells(WIDTH), seed).to(self.device)
+        self.modules: dict[str, nn.Module] = {"dino": self.model, "reader": self.reader, "cells": self.cells}
         self._pages = encoders.Pages(state / "pages" / "identities", _page)
         self._batches = encoders.Prefetch(self._make)
 
@@ -255,7 +258,9 @@ class DinoStage:
         groups = rng.choice(self._grown(step) * GROUPS, whole + n_single, replace=False)
         people = [(int(group), member) for group in groups[:whole] for member in range(MEMBERS)]
         people += [(int(group), int(rng.integers(MEMBERS))) for group in groups[whole:]]
-        pictures = [self._renders(group, member) for group, member in people]
+        shown = [self._renders(group, member) for group, member in people]
+        pictures = [images for images, _ in shown]
+        cells = np.concatenate([each for _, each in shown])
         who = np.repeat(np.arange(len(people)), RENDERS)
         truth = np.stack([truth_of(hard_group(group)[member]) for group, member in people]).repeat(RENDERS, 0)
         subjects = photos.training_subjects()
@@ -268,24 +273,37 @@ class DinoStage:
         moved = augmentation.moved(images)
         mirrored = rng.random(len(images)) < 0.5  # which way a subject faces is not who it is
         moved[mirrored] = moved[mirrored, :, ::-1]
-        return Batch(moved, torch.from_numpy(who), torch.from_numpy(truth), augmentation)
+        drawn_mirrored = mirrored[: len(cells)]
+        cells[drawn_mirrored] = cells[drawn_mirrored, ..., ::-1]
+        return Batch(
+            moved, torch.from_numpy(who), torch.from_numpy(truth), torch.from_numpy(cells), augmentation
+        )
 
     def _grown(self, step: int) -> int:
         """How many pages may be drawn from at a step: one more comes for every ten views of a picture."""
         return min(PAGES, 4 + self.size // 64 + step * self.size // (10 * encoders.PAGE))
 
-    def _renders(self, group: int, member: int) -> np.ndarray:
-        """The pictures of one identity, uint8 [4, H, W, 3]."""
+    def _renders(self, group: int, member: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pictures of one identity, uint8 [4, H, W, 3], and their cells' truth, uint8 [4, 2, 8, 8]."""
         start = (group % GROUPS * MEMBERS + member) * RENDERS
-        return self._pages[group // GROUPS][start : start + RENDERS]
+        images, cells = self._pages[group // GROUPS]
+        return images[start : start + RENDERS], cells[start : start + RENDERS]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The contrastive loss of a batch, [], and how often the nearest picture is of the same identity."""
         pixels = batch.augmentation.tinted(torch.from_numpy(batch.images).to(self.device), MEAN, STD)
-        embedding = self.model(pixels).pooler_output
-        loss, accuracy = supervised_contrastive(embedding, batch.who.to(self.device))
-        read = self.reader(embedding[: len(batch.truth)], batch.truth.to(self.device))
-        return loss + AUX * read, {"contrast": loss.detach(), "nearest": accuracy, "read": read.detach()}
+        tokens = self.model(pixels).last_hidden_state
+        loss, accuracy = supervised_contrastive(tokens[:, 0], batch.who.to(self.device))
+        drawn = len(batch.truth)
+        read = self.reader(tokens[:drawn, 0], batch.truth.to(self.device))
+        cells = self.cells(tokens[:drawn, 1:], batch.cells.to(self.device))
+        shown = {
+            "contrast": loss.detach(),
+            "nearest": accuracy,
+            "read": read.detach(),
+            "cells": cells.detach(),
+        }
+        return loss + AUX * read + CELLS * cells, shown
 
     def close(self) -> None:
         """Let go of the thread that makes batches."""
