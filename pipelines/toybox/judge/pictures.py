@@ -86,7 +86,7 @@ class Pictures:
         for page in range(self.soft_pages):
             path = self.folder / f"soft-{page:03d}.npy"
             if not path.is_file():
-                pictures = softened(self._plain[page], vae, job)
+                pictures = softened(self._plain[page][0], vae, job)
                 atomic_write(path, lambda temporary, pictures=pictures: np.save(temporary, pictures))
             self._soft.append(np.load(path, mmap_mode="r"))
             job.report(self.pages + page + 1, total)
@@ -109,7 +109,9 @@ class Pictures:
         # a softened copy stands beside its plain one, so soft pages are simply extra pages to draw from
         rows = rng.integers(0, (self.pages + len(self._soft)) * PAGE, self._size)
         pages, within = np.divmod(rows, PAGE)
-        stores = [self._plain[page] if page < self.pages else self._soft[page - self.pages] for page in pages]
+        stores = [
+            self._plain[page][0] if page < self.pages else self._soft[page - self.pages] for page in pages
+        ]
         images = np.stack([store[row] for store, row in zip(stores, within, strict=True)])
         scene_rows = torch.from_numpy(np.where(pages < self.pages, rows, rows - self.pages * PAGE))
         dice = torch.Generator().manual_seed(int(rng.integers(1 << 62)))

@@ -132,7 +132,7 @@ def _worn(rng: Random) -> tuple[tuple[str, str], ...]:
 
 
 def _thing(index: int, seed: int) -> Prompt:
-    """One animal or object; more than half of the animals wear something, in another colour than their own."""
+    """One animal or object; most animals wear something, in another colour than their own."""
     rng = Random(f"thing/{seed}/{index}")
     kind = rng.choice(THINGS)
     worn = _worn(rng) if kind in ANIMALS and rng.random() < 0.6 else ()
