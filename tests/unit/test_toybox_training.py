@@ -27,6 +27,7 @@ from pipelines.errors import BadInput, BrokenWeights, Cancelled, MissingAsset, U
 from pipelines.jobs.spec import ToyboxBuild
 from pipelines.progress import Job
 from pipelines.toybox import build, cache, nets
+from pipelines.toybox.quick import PlainAttention, quicken
 from pipelines.toybox.stages import encoders, unet, vae, weak, world
 from pipelines.toybox.training import NotFinite, Plan, pick_device, rate, train
 
@@ -469,8 +470,22 @@ def test_plain_attention_is_diffusers_attention() -> None:
     with torch.no_grad():
         net.set_attn_processor(AttnProcessor())
         expected = net(*inputs).sample
-        net.set_attn_processor(nets.PlainAttention())
+        net.set_attn_processor(PlainAttention())
         torch.testing.assert_close(net(*inputs).sample, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_quickened_unet_has_the_same_output_and_the_same_gradients() -> None:
+    plain = nets.seeded(lambda: nets.weak_unet(4), 0)
+    quick = nets.plain_unet(plain)
+    quicken(quick)
+    inputs = (torch.randn(2, 4, 16, 16), torch.tensor([3, 700]), torch.randn(2, 48, nets.TEXT_WIDTH))
+    outputs = [net(*inputs).sample for net in (plain, quick)]
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-5, rtol=1e-4)
+    for each in outputs:
+        each.pow(2).mean().backward()
+    theirs = dict(plain.named_parameters())
+    for name, parameter in quick.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs[name].grad, atol=1e-5, rtol=1e-3, msg=name)
 
 
 def test_batches_are_functions_of_the_step_and_reword_every_epoch(data: unet.Data) -> None:
@@ -488,7 +503,12 @@ def test_batches_are_functions_of_the_step_and_reword_every_epoch(data: unet.Dat
     assert not torch.equal(epochs[0][orders[0]], epochs[1][orders[1]])
 
 
-def test_the_loss_is_min_snr_weighted_noise_error(data: unet.Data) -> None:
+def test_weights_are_min_snr_above_one_and_grow_below() -> None:
+    given = torch.tensor([25.0, 5.0, 1.0, 0.25, 0.01])
+    torch.testing.assert_close(unet.weights(given), torch.tensor([0.2, 1.0, 1.0, 2.0, 10.0]))
+
+
+def test_the_loss_is_the_weighted_noise_error(data: unet.Data) -> None:
     stage = tiny_stage(data, replace(unet.PLANS["cpu"], batch=4), aux=0.0)
     batch = stage.batch(0)
     with torch.no_grad():
@@ -497,8 +517,7 @@ def test_the_loss_is_min_snr_weighted_noise_error(data: unet.Data) -> None:
         loss, parts = stage.loss(batch)
     noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(batch.noise_seed))
     share = nets.scheduler().alphas_cumprod[batch.times]
-    snr = share / (1 - share)
-    weights = torch.minimum(snr, torch.tensor(unet.GAMMA)) / snr
+    weights = unet.weights(share / (1 - share))
     torch.testing.assert_close(loss, (weights * noise.pow(2).mean((1, 2, 3))).mean())
     assert "cells" not in parts
 

@@ -1,8 +1,9 @@
 """The base: a UNet and its text encoder, trained together to predict the noise in the world's latents.
 
-ε-prediction with min-SNR weights (arXiv:2303.09556, γ = 5), captions dropped to "" for guidance, timesteps
-spread evenly over a batch. While training, a 1×1 convolution reads from the features at 8×8 which kind and
-colour each cell will show: the drawn world knows, and words bind to things sooner. It is not exported.
+ε-prediction with min-SNR weights (arXiv:2303.09556, γ = 5; see `weights`), captions dropped to "" for
+guidance, timesteps spread evenly over a batch. While training, a 1×1 convolution reads from the features at
+8×8 which kind and colour each cell will show: the drawn world knows, and words bind to things sooner. It is
+not exported.
 
 Shapes: B batch, C latent channels, h w latent size (16), L text tokens, D width.
 """
@@ -25,6 +26,7 @@ from transformers import CLIPTextModel
 from pipelines.concepts.checkpoint import rows_at
 from pipelines.progress import Job
 from pipelines.toybox import nets, tokenizer
+from pipelines.toybox.quick import quicken
 from pipelines.toybox.stages import world
 from pipelines.toybox.stages.encoders import Prefetch, attention_for
 from pipelines.toybox.training import Plan
@@ -39,7 +41,7 @@ STEPS, GUIDANCE = 20, 4.0
 
 PLANS = {
     "cpu": Plan(
-        views=1_500_000, batch=32, lr=8e-4, warmup=200, ema=0.9995, sample_every=2500, checkpoint_seconds=180
+        views=1_500_000, batch=32, lr=8e-4, warmup=200, ema=0.9995, sample_every=1000, checkpoint_seconds=180
     ),
     "cuda": Plan(
         views=30_000_000,
@@ -102,7 +104,7 @@ class UNetStage:
         self.text_encoder = text_encoder.to(device)  # pyright: ignore[reportArgumentType]
         self.text_encoder.set_attn_implementation(attention_for(device))
         if device.type == "cpu":
-            self.unet.set_attn_processor(nets.PlainAttention())  # pyright: ignore[reportArgumentType]
+            quicken(self.unet)
         self.vae = vae
         self.modules: dict[str, nn.Module] = {"unet": self.unet}
         self.rates = {"text_encoder": TEXT_RATE}
@@ -115,8 +117,7 @@ class UNetStage:
             self.modules["aux"] = self.aux_head = self._watch().to(device)
         steps = nets.scheduler().alphas_cumprod
         self.signal, self.noise = steps.sqrt().to(device), (1 - steps).sqrt().to(device)
-        snr = steps / (1 - steps)
-        self.weights = (snr.clamp(max=GAMMA) / snr).to(device)
+        self.weights = weights(steps / (1 - steps)).to(device)
         self._predict: Callable[..., tuple[Tensor, Tensor | None]] = self._forward
         self._prefetch = Prefetch(self._make) if device.type == "cuda" else None
 
@@ -207,6 +208,15 @@ class UNetStage:
         nets.export_diffusers(nets.plain_unet(self.unet), folder / "unet")
         nets.export_text_encoder(self.text_encoder, folder / "text_encoder")
         tokenizer.save(folder / "tokenizer")
+
+
+def weights(snr: Tensor) -> Tensor:
+    """The weight of the ε error at each signal-to-noise ratio: min(SNR, γ)/SNR, and (1/SNR)^½ where SNR < 1.
+
+    Min-SNR alone weighs 1 there, which in the error of x0 is SNR itself: next to nothing at the steps where
+    only the words can tell what will be in the picture.
+    """
+    return torch.where(snr < 1, snr.rsqrt(), snr.clamp(max=GAMMA) / snr)
 
 
 @torch.no_grad()

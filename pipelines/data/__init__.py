@@ -1,0 +1,1 @@
+"""Photos and captions on their way to a training."""

@@ -1,0 +1,1 @@
+"""Changing a given picture: one method a file."""

@@ -1,0 +1,1 @@
+"""Readouts: what came of it, one measure a file."""

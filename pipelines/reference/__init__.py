@@ -1,0 +1,1 @@
+"""Drawing after reference pictures: one method a file."""

@@ -1,0 +1,1 @@
+"""The one loop that turns noise into pictures, and what stands around it."""
