@@ -57,7 +57,7 @@ class UNetBase:
     extra_offers: frozenset[str] = frozenset()
 
     def __init__(self, name: str, family: str, parts: Mapping[str, Any]) -> None:
-        self.name, self.family = name, family
+        self.name, self.family = name, family  # "toybox", "sd1", "sd2", "sdxl" …
         self.net: nn.Module = parts["unet"]
         self.vae: nn.Module = parts["vae"]
         self.texts: dict[str, nn.Module] = {
