@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from pipelines.jobs.model import Device, JobSpec
+from pipelines.jobs.model import Device, JobSpec, files, method, shareable_table
 from pipelines.spec import knob
 
 Table = dict[str, Any]
@@ -25,7 +25,7 @@ class Part(BaseModel, frozen=True, extra="forbid"):
 class PhotoSet(Part, frozen=True):
     """The photos of one subject, and the words for it."""
 
-    photos: str = knob("", help="a folder of photos, or one photo")
+    photos: str = files("", help="a folder of photos, or one photo")
     exclude: tuple[str, ...] = knob((), help="file names to leave out")
     token: str = knob("sks", help="the new word for the subject; short, and rare in ordinary text")
     class_word: str = knob("", help='what it is, in one or two ordinary words: "dog", "glass teapot"')
@@ -38,7 +38,7 @@ class PhotoSet(Part, frozen=True):
 class AdapterRef(Part, frozen=True):
     """One adapter of the stack, and how much of it."""
 
-    adapter: str = knob("", help="a safetensors file, a run, or a folder that holds one")
+    adapter: str = files("", help="a safetensors file, a run, or a folder that holds one")
     weight: float = knob(1.0, -4, 4, help="0 is none, 1 as trained; above 1 pictures start to burn")
 
 
@@ -56,14 +56,14 @@ class Drawing(JobSpec, frozen=True):
     prompts: tuple[str, ...] = knob((), help="what to draw, one text a picture")
     negative: str = knob("", help="what to avoid")
     adapters: tuple[AdapterRef, ...] = knob((), help="trained concepts to draw with")
-    guidance: Table = Field(default_factory=lambda: {"method": "cfg"}, description="how words are weighed")
+    guidance: Table = method("guidance", "cfg", help="how words are weighed")
     sampler: Sampler = Field(default_factory=Sampler, description="how noise becomes a picture")
     width: int | None = knob(None, 8, 8192, help="picture width; default: the base's own", unit="px")
     height: int | None = knob(None, 8, 8192, help="picture height; default: the base's own", unit="px")
     count: int = knob(1, 1, 1000, help="pictures a prompt")
     seed: int = knob(0, 0, 2**63 - 1, help="seed of the first picture; the others count up")
     device: Device = knob("auto", help="where to draw; auto takes a GPU if there is one")
-    references: str = knob("", help="photos of the subject to measure likeness against")
+    references: str = files("", help="photos of the subject to measure likeness against")
     score: bool = knob(True, help="measure every picture: obedience, and likeness where there are references")
     out: Path | None = knob(None, help="folder for the results; default: a new run in the workspace")
 
@@ -73,10 +73,10 @@ class Compose(Drawing, frozen=True):
 
     summary: ClassVar[str] = "draw pictures, with any stack of adapters"
     kind: Literal["compose"] = "compose"
-    reference: Table | None = knob(None, help="a reference method and its pictures")
-    start: str = knob("", help="a picture to begin from")
+    reference: Table | None = method("reference", None, help="a reference method and its pictures")
+    start: str = files("", help="a picture to begin from")
     strength: float = knob(0.6, 0, 1, help="how much of the starting picture is drawn again")
-    mask: str = knob("", help="a picture that is white where to draw again")
+    mask: str = files("", help="a picture that is white where to draw again")
 
 
 class Edit(Drawing, frozen=True):
@@ -84,10 +84,10 @@ class Edit(Drawing, frozen=True):
 
     summary: ClassVar[str] = "change a picture by words"
     kind: Literal["edit"] = "edit"
-    image: str = knob("", help="the picture to change")
+    image: str = files("", help="the picture to change")
     source: str = knob("", help="what the picture shows now, in words; helps inversion")
-    edit: Table = Field(default_factory=lambda: {"method": "sdedit"}, description="the editing method")
-    mask: str = knob("", help="a picture that is white where the change may happen")
+    edit: Table = method("editing", "sdedit", help="the editing method")
+    mask: str = files("", help="a picture that is white where the change may happen")
 
 
 class Watch(Part, frozen=True):
@@ -107,9 +107,7 @@ class Train(JobSpec, frozen=True):
     kind: Literal["train"] = "train"
     base: str = knob("toybox", help="a base preset, a local folder or file, or a Hub id")
     data: PhotoSet = Field(default_factory=PhotoSet, description="the photos and the words for them")
-    concept: Table = Field(
-        default_factory=lambda: {"method": "dreambooth_lora"}, description="the training method"
-    )
+    concept: Table = method("concepts", "dreambooth_lora", help="the training method")
     watch: Watch = Field(default_factory=Watch, description="samples and readouts while training")
     seed: int = knob(0, 0, 2**31 - 1, help="seed of noise, timesteps and order")
     device: Device = knob("auto", help="where to train; auto takes a GPU if there is one")
@@ -122,7 +120,7 @@ class Check(JobSpec, frozen=True):
 
     summary: ClassVar[str] = "look at a folder of photos and say what is wrong with each"
     kind: Literal["check"] = "check"
-    photos: str = knob("", help="the folder")
+    photos: str = files("", help="the folder")
     size: int = knob(512, 16, 4096, help="the training size they should have", unit="px")
 
 
@@ -131,9 +129,9 @@ class Score(JobSpec, frozen=True):
 
     summary: ClassVar[str] = "measure pictures: obedience to a prompt, likeness to references"
     kind: Literal["score"] = "score"
-    images: tuple[str, ...] = knob((), help="pictures, or folders of them")
+    images: tuple[str, ...] = files((), help="pictures, or folders of them")
     prompt: str = knob("", help="the prompt they should show; default: the one each picture carries")
-    references: str = knob("", help="photos of the subject they should be like")
+    references: str = files("", help="photos of the subject they should be like")
     metrics: tuple[str, ...] = knob((), help="readouts to take; empty: all that can be taken")
     base: str = knob("toybox", help="the base whose encoders measure")
     device: Device = knob("auto", help="where to measure; auto takes a GPU if there is one")
@@ -155,3 +153,11 @@ class Compare(JobSpec, frozen=True):
     job: Table = Field(default_factory=dict[str, Any], description="the drawing that varies, as a job table")
     axes: tuple[Axis, ...] = knob((), help="what varies: columns, rows, pages")
     out: Path | None = knob(None, help="folder for picture, CSV and JSON; default: a new run")
+
+    def shareable(self) -> dict[str, Any]:
+        """As every job, the drawing inside included."""
+        return super().shareable() | {"job": shareable_table(_drawing(self.job), self.job)}
+
+
+def _drawing(table: Table) -> type[Drawing]:
+    return Edit if table.get("kind") == "edit" else Compose

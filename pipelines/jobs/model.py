@@ -1,14 +1,44 @@
-"""What every job carries, whatever its kind."""
+"""What every job carries, whatever its kind; and which of its fields are references or methods."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+
+from pipelines.jobs.references import shared
 
 VERSION = 1
 Device = Literal["auto", "cpu", "cuda"]
+
+
+def files(default: Any = "", help: str = "") -> Any:
+    """A field that names files: `asset:`, `run:`, `upload:`, `file:` or a bare path."""
+    return Field(default=default, description=help, json_schema_extra={"reference": True})
+
+
+def method(family: str, default: str | None, help: str = "") -> Any:
+    """A field that holds a method of a family as a table: `{"method": "apg", "scale": 6}`."""
+    extra: dict[str, Any] = {"family": family}
+    if default is None:
+        return Field(default=None, description=help, json_schema_extra=extra)
+    return Field(default_factory=lambda: {"method": default}, description=help, json_schema_extra=extra)
+
+
+def mark(field: FieldInfo, name: str) -> Any:
+    """A field's mark ("reference", "family"), or None."""
+    extra = field.json_schema_extra
+    return cast("dict[str, Any]", extra).get(name) if isinstance(extra, dict) else None
+
+
+def part_of(annotation: Any) -> type[BaseModel] | None:
+    """The model inside an annotation such as `Sampler`, `tuple[AdapterRef, ...]` or `Watch | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := part_of(each)) is not None), None)
 
 
 class JobSpec(BaseModel, frozen=True, extra="forbid"):
@@ -23,6 +53,67 @@ class JobSpec(BaseModel, frozen=True, extra="forbid"):
         return self.model_dump_json()
 
     def shareable(self) -> dict[str, Any]:
-        """The job in plain JSON values with paths cut down to names: what a picture may carry."""
-        table = self.model_dump()
-        return {key: value.name if isinstance(value, Path) else value for key, value in table.items()}
+        """The job in plain JSON values without any path: what a picture may carry.
+
+        A file that a field names becomes its name, with the SHA-256 of its content where it is a picture or
+        an adapter ("dog.png#sha256=…"), by which `workspace.resolve` finds it again.
+        """
+        return shareable_table(type(self), self.model_dump())
+
+    def portable(self) -> dict[str, Any]:
+        """The job in plain JSON values, paths included: for run folders and the store, not for pictures."""
+        return _shareable(type(self), self.model_dump(), secret=False)
+
+
+def references_of(spec: JobSpec) -> Iterator[tuple[str, str]]:
+    """Every file that a job names, as (dotted path, reference); empty ones are left out."""
+    yield from _references(type(spec), spec.model_dump(), "")
+
+
+def _references(model: type[BaseModel], table: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        value, inner = table.get(name), part_of(field.annotation)
+        if mark(field, "reference"):
+            many = value if isinstance(value, tuple | list) else [value]
+            for each in cast("list[Any]", many):
+                if each:
+                    yield where + name, str(each)
+        elif inner is not None:
+            rows = value if isinstance(value, tuple | list) else [value]
+            for row in cast("list[Any]", rows):
+                if row is not None:
+                    yield from _references(inner, row, f"{where}{name}.")
+
+
+def shareable_table(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
+    """`JobSpec.shareable` of a table, whole or partial, that is not a job yet."""
+    return _shareable(model, table, secret=True)
+
+
+def _shareable(model: type[BaseModel], table: Mapping[str, Any], secret: bool) -> dict[str, Any]:
+    done: dict[str, Any] = {}
+    for name, value in table.items():
+        field = model.model_fields.get(name)
+        inner = part_of(field.annotation) if field else None
+        if isinstance(value, dict) and inner is not None:
+            done[name] = _shareable(inner, cast("dict[str, Any]", value), secret)
+        elif isinstance(value, tuple | list) and inner is not None:
+            rows = cast("list[dict[str, Any]]", value)
+            done[name] = [_shareable(inner, each, secret) for each in rows]
+        else:
+            done[name] = _plain(value, secret, bool(field and mark(field, "reference")))
+    return done
+
+
+def _plain(value: Any, secret: bool, named: bool) -> Any:
+    """A value in JSON's types; with `secret` without paths. `named`: it is one, or several, references."""
+    if isinstance(value, Path):
+        return value.name if secret else str(value)
+    if isinstance(value, dict):
+        table = cast("dict[str, Any]", value)
+        return {str(key): _plain(each, secret, False) for key, each in table.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each, secret, named) for each in cast("list[Any]", value)]
+    if isinstance(value, str) and secret:
+        return shared(value, named)
+    return value

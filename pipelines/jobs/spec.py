@@ -7,28 +7,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pipelines.errors import BadInput, UnknownName
 from pipelines.jobs.kinds import Check, Compare, Compose, Edit, Score, Train
-from pipelines.jobs.model import VERSION, Device, JobSpec
+from pipelines.jobs.model import VERSION, Device, JobSpec, references_of
+from pipelines.jobs.paths import check_methods, get_path, set_path
+from pipelines.jobs.queries import Bases, Bench, Demo, Doctor, Info, Jobs, Merge, Methods
 from pipelines.jobs.toybox import ToyboxBuild, ToyboxJudge, ToyboxSheet, ToyboxShow
 from pipelines.spec import parse
 
 __all__ = [
-    "KINDS", "VERSION", "Check", "Compare", "Compose", "Device", "Edit", "JobSpec", "Score", "ToyboxBuild",
-    "ToyboxJudge", "ToyboxSheet", "ToyboxShow", "Train", "from_json", "from_table", "get_path", "set_path",
+    "KINDS", "VERSION", "Bases", "Bench", "Check", "Compare", "Compose", "Demo", "Device", "Doctor", "Edit",
+    "Info", "JobSpec", "Jobs", "Merge", "Methods", "Score", "ToyboxBuild", "ToyboxJudge", "ToyboxSheet",
+    "ToyboxShow", "Train", "check_methods", "from_json", "from_table", "get_path", "references_of",
+    "set_path",
 ]  # fmt: skip
 
-SpecT = TypeVar("SpecT", bound=JobSpec)
-
 KINDS: dict[str, type[JobSpec]] = {
+    "methods": Methods,
+    "bases": Bases,
     "check": Check,
     "train": Train,
     "compose": Compose,
     "edit": Edit,
     "score": Score,
     "compare": Compare,
+    "merge": Merge,
+    "info": Info,
+    "jobs": Jobs,
+    "doctor": Doctor,
+    "demo": Demo,
+    "bench": Bench,
     "toybox_build": ToyboxBuild,
     "toybox_judge": ToyboxJudge,
     "toybox_sheet": ToyboxSheet,
@@ -64,37 +74,3 @@ def from_json(text: str) -> JobSpec:
     if not isinstance(table, dict):
         raise BadInput("The job is not a JSON object.", "Export it again.")
     return from_table(cast("dict[str, Any]", table))
-
-
-def get_path(spec: JobSpec, path: str) -> Any:
-    """The value at a dotted path such as "steps" or "guidance.scale". Raises UnknownName."""
-    value: Any = spec.model_dump()
-    walked: list[str] = []
-    for part in path.split("."):
-        value = _enter(value, part, walked)[part]
-        walked.append(part)
-    return value
-
-
-def set_path(spec: SpecT, path: str, value: Any) -> SpecT:
-    """A copy of the spec with one value changed, validated as a whole. Raises UnknownName, BadInput."""
-    table = spec.model_dump()
-    *folders, last = path.split(".")
-    inner: Any = table
-    walked: list[str] = []
-    for part in folders:
-        inner = _enter(inner, part, walked)[part]
-        walked.append(part)
-    _enter(inner, last, walked)[last] = value
-    return parse(type(spec), table, spec.kind)
-
-
-def _enter(value: Any, part: str, walked: list[str]) -> dict[str, Any]:
-    """`value` as a table that has `part`."""
-    where = ".".join(walked)
-    if not isinstance(value, dict):
-        raise BadInput(f'"{where}" is a single value.', f'Leave out ".{part}".')
-    table = cast("dict[str, Any]", value)
-    if part not in table:
-        raise UnknownName("setting", ".".join([*walked, part]), [".".join([*walked, key]) for key in table])
-    return table
