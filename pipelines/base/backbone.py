@@ -40,6 +40,8 @@ class Site:
     kind: Literal["self", "cross", "joint"]
     image: slice = field(default_factory=lambda: slice(None))
     text: slice = field(default_factory=lambda: slice(None))
+    stream: int = 0
+    """Which attention of one forward: 0 the site's own; above it those that a reference method adds."""
 
 
 @dataclass(frozen=True)
