@@ -508,6 +508,13 @@ def test_weights_are_min_snr_above_one_and_grow_below() -> None:
     torch.testing.assert_close(unet.weights(given), torch.tensor([0.2, 1.0, 1.0, 2.0, 10.0]))
 
 
+def test_white_noise_weighs_the_same_at_every_scale_and_an_even_error_more() -> None:
+    noise = torch.randn(64, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(unet.at_every_scale(noise).mean(), torch.tensor(1.0), atol=0.05, rtol=0)
+    even = unet.at_every_scale(torch.full((1, 4, 16, 16), 0.1))
+    torch.testing.assert_close(even, torch.tensor([0.01 * (1 + 4 + 16 + 64 + 256) / 5]))
+
+
 def test_the_loss_is_the_weighted_noise_error(data: unet.Data) -> None:
     stage = tiny_stage(data, replace(unet.PLANS["cpu"], batch=4), aux=0.0)
     batch = stage.batch(0)
@@ -518,7 +525,7 @@ def test_the_loss_is_the_weighted_noise_error(data: unet.Data) -> None:
     noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(batch.noise_seed))
     share = nets.scheduler().alphas_cumprod[batch.times]
     weights = unet.weights(share / (1 - share))
-    torch.testing.assert_close(loss, (weights * noise.pow(2).mean((1, 2, 3))).mean())
+    torch.testing.assert_close(loss, (weights * unet.at_every_scale(noise)).mean())
     assert "cells" not in parts
 
 

@@ -1,9 +1,9 @@
 """The base: a UNet and its text encoder, trained together to predict the noise in the world's latents.
 
-ε-prediction with min-SNR weights (arXiv:2303.09556, γ = 5; see `weights`), captions dropped to "" for
-guidance, timesteps spread evenly over a batch. While training, a 1×1 convolution reads from the features at
-8×8 which kind and colour each cell will show: the drawn world knows, and words bind to things sooner. It is
-not exported.
+ε-prediction with min-SNR weights (arXiv:2303.09556, γ = 5; see `weights`), errors counted at every scale,
+captions dropped to "" for guidance, timesteps spread evenly over a batch. While training, a 1×1 convolution
+reads from the features at 8×8 which kind and colour each cell will show: the drawn world knows, and words
+bind to things sooner. It is not exported.
 
 Shapes: B batch, C latent channels, h w latent size (16), L text tokens, D width.
 """
@@ -170,7 +170,7 @@ class UNetStage:
         return self.text_encoder(ids).last_hidden_state
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The weighted noise error and, beside it, the head's cross-entropy."""
+        """The weighted noise error at every scale and, beside it, the head's cross-entropy."""
         rows, ids, times = (
             each.to(self.device, non_blocking=True) for each in (batch.rows, batch.ids, batch.times)
         )
@@ -182,9 +182,9 @@ class UNetStage:
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         context = self.encode_text(ids)
         predicted, logits = self._predict(noisy, times, context)
-        error = (predicted.float() - noise).pow(2).mean((1, 2, 3))
-        loss = (self.weights[times] * error).mean()
-        parts: dict[str, float | Tensor] = {"mse": error.mean()}
+        off = predicted.float() - noise
+        loss = (self.weights[times] * at_every_scale(off)).mean()
+        parts: dict[str, float | Tensor] = {"mse": off.pow(2).mean(), "level": off.mean((2, 3)).pow(2).mean()}
         if logits is not None:
             truth = self.data.truth[rows].long()
             kinds, colours = logits.float().split((world.N_KINDS, world.N_COLOURS), 1)
@@ -217,6 +217,22 @@ def weights(snr: Tensor) -> Tensor:
     only the words can tell what will be in the picture.
     """
     return torch.where(snr < 1, snr.rsqrt(), snr.clamp(max=GAMMA) / snr)
+
+
+def at_every_scale(off: Tensor) -> Tensor:
+    """Errors in ε [B, C, h, w] → [B]: their squares, averaged over the scales 1, 2, 4 … h.
+
+    After arXiv:2301.11093, section 3.3: at every scale the error is pooled, and its square counted against
+    the variance that white noise has there. Plain squares hardly see an error in the mean of the picture
+    (one of h·w modes), which a net full of group norms makes, and which α then blows up: the first steps
+    would draw a place's colours at random.
+    """
+    scales = [off.pow(2).mean((1, 2, 3))]
+    size = 1
+    while off.shape[-1] > 1:
+        off, size = F.avg_pool2d(off, 2), 2 * size
+        scales.append(size**2 * off.pow(2).mean((1, 2, 3)))
+    return torch.stack(scales).mean(0)
 
 
 @torch.no_grad()
