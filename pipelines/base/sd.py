@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from pipelines.base.backbone import Conditioning
+from pipelines.base.text import encoded, fix_pooling
 from pipelines.base.unet import UNetBase
 
 
@@ -16,17 +17,14 @@ class SD(UNetBase):
 
     def __init__(self, name: str, family: str, parts: Mapping[str, Any]) -> None:
         super().__init__(name, family, parts)
-        encoder: Any = self.texts["text_encoder"]
-        # old configs say 2, and pooling then looks for the largest id, which an added token would be
-        encoder.config.eos_token_id = self.tokenizers["tokenizer"].eos_token_id
+        fix_pooling(self.texts["text_encoder"], self.tokenizers["tokenizer"])
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Texts → states, one row each."""
-        tokenizer, encoder = self.tokenizers["tokenizer"], self.texts["text_encoder"]
-        batch = tokenizer(
-            list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
-            return_tensors="pt",
-        )  # fmt: skip
-        device = next(encoder.parameters()).device
-        ids: torch.Tensor = batch["input_ids"].to(device)
-        return Conditioning(encoder(ids)[0])
+        """Texts → states, one row each. `(word:1.2)` weighs a word."""
+        with self.memory.use(self, "text"):
+            states, _ = encoded(self, "text_encoder", prompts, _last)
+        return Conditioning(states)
+
+
+def _last(encoder: Any, ids: Tensor) -> tuple[Tensor, None]:
+    return encoder(ids)[0], None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.base.backbone import Conditioning, Latent, Rows, Site
+from pipelines.base.memory import UNMANAGED, Device
 from pipelines.base.noise import Predicts
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -25,6 +26,19 @@ def sites_of(unet: nn.Module) -> tuple[Site, ...]:
     return tuple(
         Site(name, index, "self" if name.endswith("attn1") else "cross") for index, name in enumerate(found)
     )
+
+
+def text_targets(texts: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    """The layers of text encoders that adapters train: attention, by name in any of the encoders."""
+    ends = ("q_proj", "k_proj", "v_proj", "out_proj", "SelfAttention.q", "SelfAttention.k",
+            "SelfAttention.v", "SelfAttention.o")  # fmt: skip
+    found = [
+        name
+        for encoder in texts.values()
+        for name, each in encoder.named_modules()
+        if isinstance(each, nn.Linear) and name.endswith(ends)
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def targets_of(unet: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -55,6 +69,7 @@ class UNetBase:
 
     predicts: Predicts
     extra_offers: frozenset[str] = frozenset()
+    memory: Device = UNMANAGED
 
     def __init__(self, name: str, family: str, parts: Mapping[str, Any]) -> None:
         self.name, self.family = name, family  # "toybox", "sd1", "sd2", "sdxl" …
@@ -75,7 +90,7 @@ class UNetBase:
         multiple = factor * 2 ** (len(config.block_out_channels) - 1)
         self.latent = Latent(int(config.out_channels), factor, size, multiple)
         self.sites = sites_of(self.net)
-        self.targets = targets_of(self.net)
+        self.targets = {**targets_of(self.net), "text": text_targets(self.texts)}
         offers = {"uncond", "cross_attention", "self_attention", *self.extra_offers}
         if int(config.in_channels) == 2 * self.latent.channels + 1:
             offers.add("inpaint")
@@ -86,8 +101,8 @@ class UNetBase:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.net.parameters()).device
+        """Where the network computes."""
+        return device_of(self.memory, self.net)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -96,29 +111,35 @@ class UNetBase:
 
     def to_latents(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """[B, 3, H, W] in [−1, 1] → [B, C, h, w], scaled; the mean of the posterior without a generator."""
-        return vae_encode(self.vae, pixels, generator).to(self.device, self.dtype)
+        with self.memory.use(self, "vae"):
+            return vae_encode(self.vae, pixels, generator).to(self.device, self.dtype)
 
     def to_pixels(self, z: Tensor) -> Tensor:
         """[B, C, h, w] → [B, 3, H, W], in [−1, 1] up to overshoot."""
-        return vae_decode(self.vae, z)
+        with self.memory.use(self, "vae"):
+            return vae_decode(self.vae, z)
 
     def added(self, x: Tensor, cond: Conditioning) -> dict[str, Tensor] | None:
         """What the family's network wants beside text states."""
         return None
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """[B, C, h, w] at timesteps [B] → [B, C, h, w] in the base's own space."""
+    def feed(self, x: Tensor, t: Tensor, cond: Conditioning) -> dict[str, Any]:
+        """What the network is called with."""
         cond = cond.to(self.device, self.dtype)
         mask = None if cond.mask is None or bool(cond.mask.all()) else cond.mask
-        out: Tensor = self.net(
-            x.to(self.device, self.dtype),
-            t.to(self.device),
-            encoder_hidden_states=cond.tokens,
-            encoder_attention_mask=mask,
-            added_cond_kwargs=self.added(x, cond),
-            return_dict=False,
-        )[0]
-        return out.to(x.dtype)
+        return {
+            "sample": x.to(self.device, self.dtype),
+            "timestep": t.to(self.device),
+            "encoder_hidden_states": cond.tokens,
+            "encoder_attention_mask": mask,
+            "added_cond_kwargs": self.added(x, cond),
+            "return_dict": False,
+        }
+
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """[B, C, h, w] at timesteps [B] → [B, C, h, w] in the base's own space."""
+        with self.memory.use(self, "net"):
+            return self.net(**self.feed(x, t, cond))[0].to(x.dtype)
 
     def shares(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Training timesteps [B] → (a, b), each [B, 1, 1, 1]."""
@@ -128,6 +149,13 @@ class UNetBase:
     def timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Random training timesteps [count], uniform over the schedule."""
         return torch.randint(0, len(self._products), (count,), generator=generator)
+
+
+def device_of(memory: Device, net: nn.Module) -> torch.device:
+    """Where a network computes: under an offloading policy not where it waits."""
+    if memory.where is not None and memory.policy != "resident":
+        return memory.where
+    return next(net.parameters()).device
 
 
 def _config(module: Any, *names: str) -> Any:
