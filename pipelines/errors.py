@@ -99,5 +99,9 @@ class NotAvailable(LikenessError):
         self.feature = feature
 
 
+class WorkerDied(LikenessError):
+    """The process that did the work ended without a result: killed, out of memory, or crashed."""
+
+
 class Cancelled(Exception):
     """The job was asked to stop, or ran out of its time; raised by `Job.check`."""
