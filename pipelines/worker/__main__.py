@@ -1,4 +1,4 @@
-"""The worker process: `python -m pipelines.worker [MODULE:FUNCTION]`, driven by `jobs.runner.SubprocessRunner`.
+"""The worker process: `python -m pipelines.worker [MODULE:FUNCTION]`, driven by a SubprocessRunner.
 
 Jobs come in on stdin and events go out on stdout, one JSON object a line (`jobs.wire`), one job after
 another. When stdin closes, because the caller ended in whatever way, the worker stops its job and ends.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -90,7 +91,7 @@ def test_events_and_the_result_arrive_whatever_is_printed(runner):
     assert kinds == ["report", "preview", "note", "report"]
     assert (events[0].step, events[0].total, events[0].values) == (1, 2, {"loss": 0.5})
     assert Image.open(io.BytesIO(events[1].image)).size == (256, 128)
-    assert str(job.checkpoint) == os.path.join("state", "step-000050")
+    assert job.checkpoint == Path("state/step-000050")
 
 
 def test_one_worker_serves_one_job_after_another(runner):
@@ -131,7 +132,7 @@ def run_in_thread(runner, what, job):
     def body():
         try:
             outcome.append(runner.run(ask(what), job))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             outcome.append(error)
 
     thread = threading.Thread(target=body)
