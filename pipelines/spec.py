@@ -45,7 +45,8 @@ def knob(
 def catalog(family: str, broken: dict[str, str] | None = None) -> dict[str, type[Config]]:
     """Every method of a family, by file stem: the titled Config of each module of `pipelines.<family>`.
 
-    Modules whose name starts with an underscore, and those without a titled Config, are no methods.
+    Modules whose name starts with an underscore, those that the package lists as its ENGINE (they may import
+    torch), and those without a titled Config, are no methods.
     A module that fails to import raises; with `broken` given its reason is put there instead, which
     is how the app greys a method that CI would refuse.
     """
@@ -56,8 +57,9 @@ def catalog(family: str, broken: dict[str, str] | None = None) -> dict[str, type
             raise
         raise UnknownName("family", family, _families()) from None
     methods: dict[str, type[Config]] = {}
+    engine: Iterable[str] = getattr(package, "ENGINE", ())
     for module in pkgutil.iter_modules(package.__path__):
-        if module.ispkg or module.name.startswith("_"):
+        if module.ispkg or module.name.startswith("_") or module.name in engine:
             continue
         try:
             method = _titled(f"pipelines.{family}.{module.name}")

@@ -1,0 +1,1 @@
+"""What trainings minimise: functions of one forward, a value per sample."""
