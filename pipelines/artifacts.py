@@ -33,6 +33,7 @@ PNG_KEY = "likeness"
 PNG_LIMIT = 256 * 1024
 HEADER_LIMIT = 100_000_000
 _STALE_AFTER = 3600.0
+_OURS = "Choose a PNG that this program wrote."
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16,
     "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
@@ -198,10 +199,13 @@ def load_safetensors(path: Path | str) -> dict[str, Tensor]:
     return load_file(path)
 
 
-def write_png(path: Path | str, image: Image, spec: Mapping[str, Any] | None = None) -> Path:
+def write_png(
+    path: Path | str, image: Image, spec: Mapping[str, Any] | None = None, parameters: str | None = None
+) -> Path:
     """Write a PNG atomically; `spec`, a job in plain JSON values, travels inside it.
 
-    Raises BadInput when the job is larger than 256 KiB as JSON.
+    `parameters` is the text in which other programs look for settings (`jobs.pictures` writes it). Raises
+    BadInput when the job is larger than 256 KiB as JSON.
     """
     from PIL.PngImagePlugin import PngInfo
 
@@ -211,6 +215,8 @@ def write_png(path: Path | str, image: Image, spec: Mapping[str, Any] | None = N
         if len(text.encode()) > PNG_LIMIT:
             raise BadInput("The settings are too large for a picture to carry.", "Shorten the prompts.")
         info.add_itxt(PNG_KEY, text)
+    if parameters is not None:
+        info.add_text("parameters", parameters)  # beyond Latin-1 Pillow writes an iTXt, as others do
     return atomic_write(path, lambda temporary: image.save(temporary, format="PNG", pnginfo=info))
 
 
@@ -220,28 +226,38 @@ def read_png_spec(path: Path | str) -> dict[str, Any] | None:
     Raises MissingAsset without a file, BadInput for a file that is no PNG or whose job is damaged or
     larger than 256 KiB.
     """
+    text = read_png_text(path, PNG_KEY)
+    if text is None:
+        return None
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError):
+        table = None
+    if not isinstance(table, dict):
+        raise BadInput(f"{path} carries settings that are damaged.", _OURS)
+    return cast("dict[str, Any]", table)
+
+
+def read_png_text(path: Path | str, key: str) -> str | None:
+    """One text of a PNG, or None if it has none of that name. Pixels are not decoded.
+
+    Raises MissingAsset without a file, BadInput for a file that is no PNG or a text beyond 256 KiB.
+    """
     from PIL import Image as images
 
     path = Path(path)
     if not path.is_file():
         raise MissingAsset(path, "Check the path of the picture.")
-    remedy = "Choose a PNG that this program wrote."
     try:
         with images.open(path, formats=["PNG"]) as picture:
-            text = picture.info.get(PNG_KEY)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadInput(f"{path} cannot be read as a PNG ({error}).", remedy) from None
+            text = picture.info.get(key)
+    except (OSError, ValueError, SyntaxError, images.DecompressionBombError) as error:
+        raise BadInput(f"{path} cannot be read as a PNG ({error}).", _OURS) from None
     if text is None:
         return None
-    if len(str(text).encode()) > PNG_LIMIT:
-        raise BadInput(f"{path} carries settings that are too large.", remedy)
-    try:
-        table = json.loads(str(text))
-    except (ValueError, RecursionError):
-        table = None
-    if not isinstance(table, dict):
-        raise BadInput(f"{path} carries settings that are damaged.", remedy)
-    return cast("dict[str, Any]", table)
+    if len(str(text).encode(errors="replace")) > PNG_LIMIT:
+        raise BadInput(f"{path} carries settings that are too large.", _OURS)
+    return str(text)
 
 
 @contextmanager
