@@ -10,6 +10,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from pipelines.errors import LikenessError
+
+
+class AdapterMismatch(LikenessError):
+    """An adapter and a base, or two adapters, that do not go together."""
+
 
 @dataclass(frozen=True)
 class LowRank:

@@ -1,0 +1,1 @@
+"""Several adapters as one: each method a file."""
