@@ -252,7 +252,7 @@ def _judge(looks: Sequence[_Look]) -> Iterable[PhotoVerdict]:
     for index, each in enumerate(looks):
         findings = list(each.findings)
         differing = (64 - bits[:index] @ bits[index]) / 2
-        for other in np.flatnonzero(differing <= SAME_BITS):
+        for other in np.flatnonzero(differing <= SAME_BITS).tolist():
             if np.abs(looks[other].small - each.small).mean() <= SAME_LEVELS:
                 same = looks[other].verdict.path.name
                 findings.append(("poor", f"the same picture as {same}; leave one of them out"))

@@ -238,7 +238,13 @@ DEGRADED = {
     "plain": (lambda image: Image.new("RGB", image.size, "teal"), "unusable", "plain colour"),
     "long": (lambda image: image.resize((1600, 512)), "usable", "long"),
     "barred": (barred, "usable", "bars above and below"),
-    "pillared": (lambda image: barred(image.transpose(2)).transpose(4), "usable", "bars left and right"),
+    "pillared": (
+        lambda image: barred(image.transpose(Image.Transpose.ROTATE_90)).transpose(
+            Image.Transpose.ROTATE_270
+        ),
+        "usable",
+        "bars left and right",
+    ),
 }
 
 
@@ -273,9 +279,8 @@ def test_backgrounds_alike_are_named(tmp_path):
     scenes = []
     for path in photos("cat"):
         scene = room.copy()
-        scene.paste(
-            open_photo(path).resize((240, 240)), tuple(int(each) for each in rng.integers(80, 200, 2))
-        )
+        left, top = rng.integers(80, 200, 2).tolist()
+        scene.paste(open_photo(path).resize((240, 240)), (left, top))
         scenes.append(scene)
     report = check(saved(tmp_path, scenes))
     assert report.verdict == "usable"
