@@ -54,8 +54,8 @@ def unet(predicts: Predicts = "eps", **schedule: Any) -> SD:
         "prediction_type": "v_prediction" if predicts == "v" else "epsilon",
     }  # fmt: skip
     parts = {
-        "unet": lively(net), "vae": autoencoder(), "text_encoder": CLIPTextModel(config).eval(), "tokenizer": tokenizer,
-        "scheduler": DDIMScheduler(**(settings | schedule)),
+        "unet": lively(net), "vae": autoencoder(), "text_encoder": CLIPTextModel(config).eval(),
+        "tokenizer": tokenizer, "scheduler": DDIMScheduler(**(settings | schedule)),
     }  # fmt: skip
     return SD("tiny", "sd1", parts)
 
@@ -156,3 +156,14 @@ def noise(count: int = 2, seed: int = 3) -> Tensor:
 def network(base: Backbone) -> Any:
     """The base's network as diffusers knows it."""
     return cast("Any", base.net)
+
+
+def residue(base: Backbone) -> list[str]:
+    """What is left on a base that is not its own: wrapped forwards, hooks, modes, rows."""
+    left = [
+        name
+        for name, each in base.net.named_modules()
+        if "forward" in each.__dict__ or each._forward_hooks or each._forward_pre_hooks
+    ]
+    left += [type(mode).__name__ for mode in torch.overrides._get_current_function_mode_stack()]
+    return [*left, *base.rows]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, overload
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +69,23 @@ class Step:
             return self.b / square * self.x + self.a / square**0.5 * out
         return out
 
+    def velocity(self, out: Tensor) -> Tensor:
+        """A prediction as a velocity: the base's own for v and flow, else the v that the noise implies.
+
+        Spreads are compared here, not in ε, whose spread hardly changes while there is much noise.
+        """
+        if self.predicts != "eps":
+            return out
+        spread = (self.a**2 + self.b**2) ** 0.5
+        return (spread * out - self.b / spread * self.x) / self.a
+
+    def from_velocity(self, velocity: Tensor) -> Tensor:
+        """The prediction, in the base's own space, with this velocity: undoes `velocity`."""
+        if self.predicts != "eps":
+            return velocity
+        square = self.a**2 + self.b**2
+        return self.b / square * self.x + self.a / square**0.5 * velocity
+
     def output(self, *, x0: Tensor | None = None, eps: Tensor | None = None) -> Tensor:
         """The prediction, in the base's own space, that implies this picture or this noise."""
         if (x0 is None) == (eps is None):
@@ -111,8 +128,32 @@ class Denoise(Protocol):
 
     The loop forwards all branches that a guide declares in one batch and keeps them for the step. `at` asks
     at another Step, `base` asks another network, `within` runs the forward inside a context (a door).
-    One branch gives a tensor, several a tuple in the order asked.
+    One branch gives a tensor, several a tuple in the order asked. Raises UnknownName for a branch without a
+    condition.
     """
+
+    @overload
+    def __call__(
+        self,
+        branch: str,
+        /,
+        *,
+        at: Step | None = None,
+        base: Backbone | None = None,
+        within: AbstractContextManager[object] | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        first: str,
+        second: str,
+        /,
+        *others: str,
+        at: Step | None = None,
+        base: Backbone | None = None,
+        within: AbstractContextManager[object] | None = None,
+    ) -> tuple[Tensor, ...]: ...
 
     def __call__(
         self,
@@ -121,7 +162,7 @@ class Denoise(Protocol):
         base: Backbone | None = None,
         within: AbstractContextManager[object] | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
-        """Predict. Raises UnknownName for a branch without a condition."""
+        """Predict."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -38,6 +39,29 @@ class Denoiser:
         """Forget the last step."""
         self.step = step
         self._kept = {}
+
+    @overload
+    def __call__(
+        self,
+        branch: str,
+        /,
+        *,
+        at: Step | None = None,
+        base: Backbone | None = None,
+        within: AbstractContextManager[object] | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        first: str,
+        second: str,
+        /,
+        *others: str,
+        at: Step | None = None,
+        base: Backbone | None = None,
+        within: AbstractContextManager[object] | None = None,
+    ) -> tuple[Tensor, ...]: ...
 
     def __call__(
         self,
