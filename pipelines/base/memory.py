@@ -1,7 +1,7 @@
 """The one owner of placement: which device, which type, what moves off when, and what a training will take.
 
-Policies, each slower and smaller than the one before: "resident" keeps everything on the device, "model" swaps
-whole components in as they are used, "tiled" also decodes pictures in tiles.
+Policies, each slower and smaller than the one before: "resident" keeps everything on the device, "model"
+swaps whole components in as they are used, "tiled" also decodes pictures in tiles.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _activations(base: Any, training: Training) -> int:
-    """Bytes of one sample's layer outputs; with checkpointing, block outputs and the largest block's inside."""
+    """Bytes of one sample's layer outputs; with checkpointing those of blocks, and one block's inside."""
     shape = (training.height or base.latent.size, training.width or base.latent.size)
     x = torch.zeros(
         1, base.latent.channels, *(each // base.latent.factor for each in shape), device=base.device

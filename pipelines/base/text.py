@@ -254,10 +254,11 @@ def _spelled(tokenizer: Any, prompt: str) -> tuple[str, list[float] | None]:
     pattern = _pattern(names) if names else None
     text, weights = "", list[float]()
     for piece, weight in weighted(prompt):
+        whole = piece
         if pattern is not None:
-            piece = pattern.sub(lambda found: " ".join(folded[found[0].casefold()]), piece)
-        text += piece
-        weights += [weight] * len(piece)
+            whole = pattern.sub(lambda found: " ".join(folded[found[0].casefold()]), piece)
+        text += whole
+        weights += [weight] * len(whole)
     return text, None if all(math.isclose(each, 1.0) for each in weights) else weights
 
 

@@ -1,0 +1,154 @@
+"""Tiny random models in the published layout of each family, built in a second.
+
+The text is read by Toybox's tokenizer, cut to `LENGTH` tokens; T5's is a unigram model of letters.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
+
+from pipelines.toybox.tokenizer import EOS, build_tokenizer
+
+LENGTH = 16
+WIDTH = 32
+
+
+def sd1(folder: Path, predicts: str = "epsilon", eos: int = EOS) -> Path:
+    """Stable Diffusion 1 (ε) or, with predicts="v_prediction", 2: a UNet and one CLIP."""
+    torch.manual_seed(0)
+    pipeline = StableDiffusionPipeline(
+        vae=_vae(4),
+        text_encoder=CLIPTextModel(_clip(WIDTH, eos)).eval(),
+        tokenizer=_tokenizer(),
+        unet=_unet(cross_attention_dim=WIDTH),
+        scheduler=_ddim(predicts),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return _saved(pipeline, folder)
+
+
+def sdxl(folder: Path, eos: int = EOS, zeros: bool = True) -> Path:
+    """Stable Diffusion XL: a UNet that takes sizes, and two CLIPs."""
+    torch.manual_seed(0)
+    pipeline = StableDiffusionXLPipeline(
+        vae=_vae(4),
+        text_encoder=CLIPTextModel(_clip(WIDTH, eos)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(_clip(48, eos)).eval(),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
+        unet=_unet(
+            cross_attention_dim=WIDTH + 48,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=48 + 6 * 8,
+        ),
+        scheduler=_ddim("epsilon"),
+        force_zeros_for_empty_prompt=zeros,
+    )
+    return _saved(pipeline, folder)
+
+
+def sd3(folder: Path, t5: bool = True, dual: bool = False) -> Path:
+    """Stable Diffusion 3: a flow transformer, two CLIPs, and T5 or none; `dual` as in 3.5 medium."""
+    torch.manual_seed(0)
+    net = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=96,
+        caption_projection_dim=32,
+        pooled_projection_dim=WIDTH + 48,
+        out_channels=4,
+        pos_embed_max_size=16,
+        qk_norm="rms_norm" if dual else None,
+        dual_attention_layers=(0,) if dual else (),
+    )
+    long = T5Config(vocab_size=200, d_model=96, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=0.0)
+    pipeline = StableDiffusion3Pipeline(
+        transformer=net.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(4, shift_factor=0.1),
+        text_encoder=CLIPTextModelWithProjection(_clip(WIDTH, EOS)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(_clip(48, EOS)).eval(),
+        text_encoder_3=T5EncoderModel(long).eval() if t5 else None,
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
+        tokenizer_3=_t5_tokenizer() if t5 else None,
+    )
+    return _saved(pipeline, folder)
+
+
+def _saved(pipeline: Any, folder: Path) -> Path:
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _tokenizer() -> CLIPTokenizer:
+    tokenizer = build_tokenizer()
+    tokenizer.model_max_length = LENGTH
+    return tokenizer
+
+
+def _t5_tokenizer() -> T5TokenizerFast:
+    letters = [(each, -3.0) for each in "▁" + string.ascii_letters + string.punctuation]
+    return T5TokenizerFast(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), *letters], extra_ids=2)
+
+
+def _clip(width: int, eos: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=1016, hidden_size=width, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=LENGTH, projection_dim=width, bos_token_id=512, eos_token_id=eos,
+    )  # fmt: skip
+
+
+def _unet(**settings: Any) -> UNet2DConditionModel:
+    net = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=4, norm_num_groups=8,
+        **settings,
+    )  # fmt: skip
+    return net.eval()
+
+
+def _vae(channels: int, **settings: Any) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8), layers_per_block=1, latent_channels=channels, norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        sample_size=16, **settings,
+    ).eval()  # fmt: skip
+
+
+def _ddim(predicts: str) -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, prediction_type=predicts,
+    )  # fmt: skip
