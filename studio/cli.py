@@ -1,43 +1,55 @@
 """`likeness`: every job without a browser.
 
-A command is a JobSpec sent to the inline runner; its options are the fields of that spec. Results go to
-stdout, progress and errors to stderr. Exit codes: 0 done, 2 an error with its remedy, 130 stopped.
+A command is a JobSpec sent to a runner; its options are the fields of that spec. Results go to stdout,
+progress and errors to stderr. Exit codes: 0 done, 1 the job failed or found its matter unusable, 2 bad input,
+130 stopped.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import signal
+import sqlite3
 import sys
+import traceback
 import types
 from collections.abc import Generator, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin
+from contextlib import ExitStack
+from typing import Any
 
-from pydantic.fields import FieldInfo
-
-from pipelines.errors import BadInput, Cancelled, LikenessError, UnknownName
+from pipelines.errors import BadInput, Cancelled, LikenessError, MissingAsset, UnknownName
+from pipelines.jobs import workspace
+from pipelines.jobs.locks import device_of, held
+from pipelines.jobs.queue import carry_out, recover, resumed
 from pipelines.jobs.runner import InlineRunner, Runner
-from pipelines.jobs.spec import KINDS, JobSpec, from_table
-from pipelines.progress import Job, Printer
+from pipelines.jobs.spec import Jobs, JobSpec
+from pipelines.jobs.store import FILE, Store
+from pipelines.progress import Job
+from studio.cli_parser import Asked, read_words
+from studio.cli_words import Bar, in_words
 
-FAILED, STOPPED = 2, 130
-_HIDDEN = ("kind", "version")
+DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+RECORDED = frozenset({"train", "compose", "edit", "score", "compare", "merge", "demo", "bench"})
 
 
 def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
+    _speak_utf8()
     try:
-        spec = read_command(words)
-        if spec is None:
-            return 0
-        return _run(spec, runner or InlineRunner(), as_json)
+        asked = read_words(words)
+        if asked is None:
+            return DONE
+        return _run(asked, runner or InlineRunner(), as_json)
     except LikenessError as error:
         _fail(error, as_json)
+        return BAD_INPUT if isinstance(error, BadInput | UnknownName | MissingAsset) else FAILED
+    except Exception as error:  # noqa: BLE001 -- --json promises one object, whatever happens
+        traceback.print_exc()
+        remedy = "This is a fault of the program; please report it with the text above."
+        _fail(LikenessError(f"{type(error).__name__}: {error}", remedy), as_json)
         return FAILED
 
 
@@ -46,27 +58,19 @@ def read_command(words: Sequence[str]) -> JobSpec | None:
 
     Raises BadInput or UnknownName.
     """
-    try:
-        namespace, unknown = _parser().parse_known_args(words)
-    except SystemExit:  # argparse printed help or the version
-        return None
-    table = vars(namespace)
-    if unknown:
-        known = [
-            "--json",
-            *(_flag(name) for name in KINDS[table["kind"]].model_fields if name not in _HIDDEN),
-        ]
-        raise UnknownName("option", unknown[0], known)
-    table.pop("json", None)
-    return from_table(table)
+    asked = read_words(words)
+    return None if asked is None else asked.spec
 
 
-def _run(spec: JobSpec, runner: Runner, as_json: bool) -> int:
-    printer = Printer()
+def _run(asked: Asked, runner: Runner, as_json: bool) -> int:
+    printer = Bar()
     job = Job(printer)
+    for each in asked.notes:
+        job.note(each)
+    spec = asked.spec
     try:
         with _stoppable(job):
-            result = runner.run(spec, job)
+            result, spec = _carry_out(spec, runner, job)
     except (Cancelled, KeyboardInterrupt) as stop:
         printer.close()
         _stopped(spec, job, str(stop) or "Stopped as asked.", as_json)
@@ -77,7 +81,70 @@ def _run(spec: JobSpec, runner: Runner, as_json: bool) -> int:
         _say(json.dumps({"ok": True, "result": result}, default=str, ensure_ascii=False))
     else:
         _say(in_words(result))
-    return 0
+    found_bad = result.get("verdict") == "unusable" or result.get("ok") is False
+    return FAILED if found_bad else DONE
+
+
+def _carry_out(spec: JobSpec, runner: Runner, job: Job) -> tuple[dict[str, Any], JobSpec]:
+    """Do the job: those that make something hold their device meanwhile and are kept in the store."""
+    resume = spec.id if isinstance(spec, Jobs) and spec.action == "resume" else None
+    if resume is None and spec.kind not in RECORDED:
+        return runner.run(spec, job), spec
+    with ExitStack() as doors:
+        store = _store(job, doors, needed=resume is not None or getattr(spec, "out", "") is None)
+        if store is None:
+            return runner.run(spec, job), spec
+        ident = _taken_up(store, resume) if resume else _recorded(store, spec)
+        row = store.get(ident)
+        try:
+            doors.enter_context(held(workspace.root(), row.device, f"likeness {row.spec.kind}", job))
+        except BaseException:
+            store.finish(ident, "cancelled")
+            raise
+        row = store.claim(row.device, ident)
+        if row is None:
+            raise Cancelled("Stopped while it waited.")
+        outcome = carry_out(store, row, runner, job)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome, row.spec
+
+
+def _store(job: Job, doors: ExitStack, needed: bool) -> Store | None:
+    """The workspace's store; where it cannot be written, a job with a folder of its own does without."""
+    try:
+        store = Store(workspace.ready() / FILE)
+        recover(store)
+    except (LikenessError, OSError, sqlite3.Error) as error:
+        if needed and isinstance(error, LikenessError):
+            raise
+        if needed:
+            raise BadInput(
+                f"The workspace {workspace.root()} cannot be used ({error}).",
+                "Choose another with --workspace, or name a folder with --out.",
+            ) from error
+        job.note(f"This job is not kept in the list of jobs: {error}")
+        return None
+    doors.callback(store.close)
+    return store
+
+
+def _recorded(store: Store, spec: JobSpec) -> int:
+    """The job in the store; a training gets its folder now, so that it can be taken up after a crash."""
+    if spec.kind == "train" and getattr(spec, "out", None) is None:
+        data: Any = getattr(spec, "data", None)
+        spec = spec.model_copy(update={"out": workspace.new_run("train", data.class_word or data.token)})
+    device = device_of(str(getattr(spec, "device", "auto")))
+    return store.add(spec, device=device, origin="cli", run=getattr(spec, "out", None))
+
+
+def _taken_up(store: Store, ident: int) -> int:
+    """An ended job, queued again: a training from its last checkpoint, anything else from its start."""
+    row = store.get(ident)
+    if row.status in ("running", "queued", "done"):
+        raise BadInput(f"Job {ident} is {row.status}.", "Only jobs that were stopped or failed are taken up.")
+    store.put_back(ident, resumed(row))
+    return ident
 
 
 @contextlib.contextmanager
@@ -126,101 +193,8 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def in_words(result: dict[str, Any]) -> str:
-    """A result for people: `rows` as a Markdown table, everything else as "name: value" lines."""
-    lines = [f"{name}: {value}" for name, value in result.items() if name != "rows"]
-    if "rows" in result:
-        lines = [markdown(result["rows"]), *([""] if lines else []), *lines]
-    return "\n".join(lines)
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The judge's rows {bar, value, at_least, ok, note} as a Markdown table; `ok` None is a mere figure."""
-    lines = ["| bar | value | at least | | note |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        ok = row.get("ok")
-        mark = "" if ok is None else "✓" if ok else "✗"
-        cells = [row["bar"], row["value"], row.get("at_least"), mark, row.get("note")]
-        lines.append(f"| {' | '.join(_cell(each) for each in cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argparse parser whose complaints are ours: a message and a remedy, also in JSON."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
-        raise BadInput(f"{message[:1].upper()}{message[1:]}.", f"See: {self.prog} --help")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            raise UnknownName("command", str(value), [str(each) for each in action.choices])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="likeness", allow_abbrev=False, description=_about())
-    parser.add_argument("--version", action="version", version=f"likeness {_version()}")
-    groups: dict[str, Any] = {"": parser.add_subparsers(required=True, metavar="command")}
-    for kind, model in KINDS.items():
-        group, _, verb = kind.rpartition("_")
-        if group not in groups:
-            inner = groups[""].add_parser(group, help=_GROUPS[group], allow_abbrev=False)
-            groups[group] = inner.add_subparsers(required=True, metavar="command")
-        leaf = groups[group].add_parser(
-            verb, help=model.summary, description=f"{model.summary.capitalize()}.", allow_abbrev=False
-        )
-        leaf.set_defaults(kind=kind)
-        leaf.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        for name, field in model.model_fields.items():
-            if name not in _HIDDEN:
-                _add_option(leaf, name, field)
-    return parser
-
-
-_GROUPS = {"toybox": "the embedded model: its world, its training, its judge"}
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _add_option(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    """A spec field as an option. Values stay strings: the spec validates them, and says it better."""
-    help_text = (field.description or "").replace("%", "%%")
-    if field.default is not None and field.annotation is not bool:
-        help_text += f" (default: {field.default})"
-    flag = _flag(name)
-    if field.annotation is bool:
-        parser.add_argument(
-            flag, dest=name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help_text
-        )
-        return
-    parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, metavar=_metavar(field), help=help_text)
-
-
-def _metavar(field: FieldInfo) -> str:
-    """How an option's value is shown: {auto,cpu,cuda}, PATH, INT, FLOAT."""
-    annotation = cast("Any", field.annotation)
-    if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(each for each in get_args(annotation) if each is not type(None))
-    if get_origin(annotation) is Literal:
-        return "{" + ",".join(get_args(annotation)) + "}"
-    return annotation.__name__.upper()
-
-
-def _about() -> str:
-    return "Teach a diffusion model your subject, draw it, edit it, and read honestly how well it worked."
-
-
-def _version() -> str:
-    try:
-        return version("likeness-studio")
-    except PackageNotFoundError:
-        return "(not installed)"
+def _speak_utf8() -> None:
+    """Prompts come in every script; a terminal of another encoding shows what it cannot as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]

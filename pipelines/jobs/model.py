@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pipelines.jobs.references import shared
 
 VERSION = 1
+_PLACES = ("base", "value", "values")
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -101,7 +102,10 @@ def _shareable(model: type[BaseModel], table: Mapping[str, Any], secret: bool) -
             rows = cast("list[dict[str, Any]]", value)
             done[name] = [_shareable(inner, each, secret) for each in rows]
         else:
-            done[name] = _plain(value, secret, bool(field and mark(field, "reference")))
+            named = bool(field and mark(field, "reference"))
+            # a prompt may begin with a slash: only what can name files is looked at for paths
+            words = not named and name not in _PLACES and isinstance(value, str | tuple | list)
+            done[name] = _plain(value, secret and not words, named)
     return done
 
 

@@ -57,6 +57,13 @@ def load(folder: str, name: str, workspace: Path | None = None) -> Table:
     return read_file(known[name])
 
 
+def native(base: str, workspace: Path | None = None) -> Table:
+    """The [defaults] of a base that has a preset; nothing for any other."""
+    if base not in names("bases", workspace):
+        return {}
+    return cast("Table", load("bases", base, workspace).get("defaults") or {})
+
+
 def read_file(path: Path) -> Table:
     """A TOML table. Raises MissingAsset without a file, BadInput where it is none or larger than 256 KiB."""
     if not path.is_file():
@@ -182,7 +189,9 @@ def _fitting(model: type[JobSpec], defaults: Mapping[str, Any]) -> Table:
 
 def _checked(model: type[JobSpec], preset: Mapping[str, Any]) -> Table:
     """A preset without its title; raises UnknownName for a key that this kind of job does not have."""
-    table = {name: value for name, value in preset.items() if name not in _ABOUT}
+    table = {
+        name: value for name, value in preset.items() if name not in _ABOUT or name in model.model_fields
+    }
     kind = table.pop("kind", None)
     if kind is not None and kind != model.model_fields["kind"].default:
         raise BadInput(f"This preset is for {kind}.", "Choose one for this kind of job.")

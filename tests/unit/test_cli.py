@@ -14,6 +14,14 @@ from pipelines.progress import Job
 from studio import cli
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Every command has a workspace of its own, and a folder to stand in."""
+    monkeypatch.setenv("LIKENESS_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 class Replay:
     """A runner that answers without doing anything."""
 
@@ -85,7 +93,7 @@ def test_an_error_of_the_job_prints_message_and_remedy(capsys):
     def broken(job):
         raise BrokenWeights("unet.safetensors", "it is truncated", "Fetch it again.")
 
-    assert cli.main(["toybox", "sheet"], Replay(broken)) == 2
+    assert cli.main(["toybox", "sheet"], Replay(broken)) == 1
     assert capsys.readouterr().err == "unet.safetensors cannot be used: it is truncated.\nFetch it again.\n"
 
 

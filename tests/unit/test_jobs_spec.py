@@ -33,7 +33,7 @@ def test_jobs_that_version_1_wrote_are_read_and_mean_the_same(kind):
 
 
 def compose(**more):
-    return from_table({"kind": "compose", "prompts": ["a dog and/or a cat", "b"], **more})
+    return from_table({"kind": "compose", "prompts": ["/imagine a dog and/or a cat", "./b"], **more})
 
 
 def test_nothing_that_a_picture_carries_is_a_path(tmp_path):
@@ -61,7 +61,7 @@ def test_nothing_that_a_picture_carries_is_a_path(tmp_path):
     assert table["adapters"][0]["adapter"] == "dog.safetensors"
     assert table["adapters"][1]["adapter"] == "run:train-dog"
     assert table["reference"]["images"] == ["face.jpg", "me.jpg", "a.png"]
-    assert table["prompts"] == ["a dog and/or a cat", "b"]
+    assert table["prompts"] == ["/imagine a dog and/or a cat", "./b"]
     assert from_table(table).shareable() == table
 
 
