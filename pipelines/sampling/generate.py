@@ -58,6 +58,8 @@ def generate(
     if len(request.prompts) != len(request.seeds):
         raise BadInput("There are not as many seeds as prompts.", "Give one seed for every picture.")
     width, height = size_of(base, request)
+    if note := schedulers.advice(base, request.sampler):
+        job.note(note)
     pictures: list[Image.Image] = []
     for rows in _split(len(request.prompts), request.batch):
         z = _draw(base, request, guidance, guide, job, rows, (width, height))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipelines.base.backbone import Backbone, Condition
 from pipelines.base.noise import Guide, Guided, Step
+from pipelines.errors import BadInput
 from pipelines.progress import Job
 from pipelines.sampling.denoise import Denoiser
 from pipelines.sampling.schedulers import Sampler, begin, noised
@@ -77,17 +79,19 @@ def step_at(base: Backbone, sampler: Sampler, index: int, x: Tensor) -> Step:
 def advance(
     sampler: Sampler, step: Step, pred: Tensor, generators: Sequence[torch.Generator] | None = None
 ) -> Tensor:
-    """One step of the scheduler, in float32: what is left of a picture at the first steps is small."""
+    """One step of the scheduler, in float32: what is left of a picture at the first steps is small.
+
+    Raises BadInput for a sampler that adds noise and has no generators: the picture could not be repeated.
+    """
+    extra: dict[str, Any] = {"eta": sampler.eta} if sampler.eta else {}
+    if sampler.draws:
+        if generators is None:
+            raise BadInput(
+                "This sampler adds noise on the way, and nothing says from which seeds.",
+                "Use one that adds none: ddim without eta, euler, dpmpp_2m or unipc.",
+            )
+        extra["generator"] = list(generators)
     moved = sampler.scheduler.step(
-        pred.float(),
-        sampler.timesteps[step.index],
-        step.x.float(),
-        return_dict=False,
-        **({"generator": list(generators)} if generators is not None and _draws(sampler) else {}),
+        pred.float(), sampler.timesteps[step.index], step.x.float(), return_dict=False, **extra
     )
     return moved[0].to(step.x.dtype)
-
-
-def _draws(sampler: Sampler) -> bool:
-    """Whether the scheduler adds noise of its own on the way."""
-    return type(sampler.scheduler).__name__ in ("LCMScheduler", "DDIMScheduler")

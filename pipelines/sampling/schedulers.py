@@ -40,9 +40,16 @@ class Sampler:
     timesteps: Tensor
     shares: list[tuple[float, float]]
     """(a, b) before every step, and the last one after the end: len(timesteps) + 1 pairs."""
+    eta: float = 0.0
+    """Share of fresh noise in DDIM's steps (arXiv:2010.02502): 0 none, 1 as much as DDPM."""
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    @property
+    def draws(self) -> bool:
+        """Whether its steps add noise, for which they need one generator an image."""
+        return self.eta > 0 or type(self.scheduler).__name__ == "LCMScheduler"
 
 
 def names(flow: bool) -> list[str]:
@@ -50,12 +57,19 @@ def names(flow: bool) -> list[str]:
     return list(FLOW if flow else VP)
 
 
-def make(base: Backbone, name: str, steps: int, overrides: Mapping[str, Any] | None = None) -> Sampler:
-    """The sampler `name` with `steps` steps for this base. Raises UnknownName, BadInput."""
+def make(
+    base: Backbone, name: str, steps: int, overrides: Mapping[str, Any] | None = None, *, eta: float = 0.0
+) -> Sampler:
+    """The sampler `name` with `steps` steps for this base; only "ddim" takes an `eta` (0–1).
+
+    Raises UnknownName, BadInput.
+    """
     flow = base.predicts == "flow"
     table = FLOW if flow else VP
     if name not in table:
         raise UnknownName(f"sampler for {base.name}", name, table)
+    if not 0 <= eta <= 1 or (eta and name != "ddim"):
+        raise BadInput(f"An eta of {eta} does not fit {name}.", "Use ddim, with an eta from 0 to 1.")
     kind, settings = table[name]
     config = {key: value for key, value in base.scheduler_config.items() if not key.startswith("_")}
     native = base.scheduler_config.get("_class_name") == kind
@@ -78,7 +92,7 @@ def make(base: Backbone, name: str, steps: int, overrides: Mapping[str, Any] | N
     if kind == "FlowMatchEulerDiscreteScheduler" and scheduler.config.use_dynamic_shifting:
         extra["mu"] = _shift_of(scheduler, base)
     scheduler.set_timesteps(steps, device=base.device, **extra)
-    return Sampler(scheduler, scheduler.timesteps, _shares(scheduler, flow))
+    return Sampler(scheduler, scheduler.timesteps, _shares(scheduler, flow), eta)
 
 
 def _shift_of(scheduler: Any, base: Backbone) -> float:
@@ -135,6 +149,12 @@ def begin(sampler: Sampler, index: int) -> None:
         scheduler.set_begin_index(index)
     if hasattr(scheduler, "_step_index"):
         scheduler._step_index = None
+    if hasattr(scheduler, "model_outputs"):  # what the solvers of higher order remember
+        scheduler.model_outputs = [None] * scheduler.config.solver_order
+        scheduler.lower_order_nums = 0
+    if hasattr(scheduler, "timestep_list"):
+        scheduler.timestep_list = [None] * scheduler.config.solver_order
+        scheduler.last_sample = None
     if hasattr(scheduler, "is_scale_input_called"):
         scheduler.is_scale_input_called = True  # the loop scales inputs itself, by (a, b)
 
@@ -142,3 +162,13 @@ def begin(sampler: Sampler, index: int) -> None:
 def seeded(seed: int) -> torch.Generator:
     """A generator on the CPU: the same seed gives the same noise on every device."""
     return torch.Generator("cpu").manual_seed(seed)
+
+
+def advice(base: Backbone, name: str) -> str:
+    """A sentence for somebody who is about to use a sampler that may not fit; mostly empty."""
+    if name != "lcm" or "uncond" not in base.offers:
+        return ""
+    return (
+        f"The sampler lcm is for bases or adapters distilled for it; where {base.name} is neither, pictures "
+        "come out soft. Use dpmpp_2m with 15 steps or more then."
+    )
