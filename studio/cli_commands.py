@@ -149,7 +149,7 @@ COMMANDS: dict[str, Command] = {
                 "--method",
                 "the merging method; see: likeness methods --family adapters.merge",
             ),
-            Word("out", "--out"),
+            *_options("base", "out"),
         ),
     ),
     "info": Command("info", (Word("file", metavar="FILE"),)),

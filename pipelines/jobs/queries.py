@@ -57,6 +57,7 @@ class Merge(JobSpec, frozen=True):
     kind: Literal["merge"] = "merge"
     adapters: tuple[AdapterRef, ...] = knob((), help="the adapters, and how much of each")
     merge: dict[str, Any] = method("adapters.merge", "sum", help="the merging method")
+    base: str = knob("", help="the base they belong to; needed only where DoRA is among them")
     out: Path | None = knob(None, help="the safetensors file to write; default: in a new run")
 
 

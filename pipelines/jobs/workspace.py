@@ -23,7 +23,13 @@ from pipelines.jobs.references import ADAPTER, fingerprint, hashed, split
 
 ENV = "LIKENESS_WORKSPACE"
 RUN_LIMIT = 64 * 2**20
-_ADAPTERS = (ADAPTER, "pytorch_lora_weights.safetensors", "model")
+_ADAPTERS = (
+    ADAPTER,
+    "pytorch_lora_weights.safetensors",
+    "learned_embeds.safetensors",
+    "adapter_model.safetensors",
+    "model",
+)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 _LONGEST = 48
 

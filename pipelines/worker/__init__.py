@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from pipelines.errors import NotAvailable, UnknownName
-from pipelines.jobs.spec import KINDS, JobSpec, ToyboxBuild, ToyboxJudge, ToyboxSheet, ToyboxShow
+from pipelines.jobs.spec import JobSpec
 from pipelines.progress import Job
+
+BODIES = {
+    "methods": "pipelines.worker.queries:methods",
+    "bases": "pipelines.worker.queries:bases",
+    "check": "pipelines.worker.queries:check",
+    "train": "pipelines.worker.train:train",
+    "compose": "pipelines.worker.compose:compose",
+    "edit": "pipelines.worker.edit:edit",
+    "score": "pipelines.worker.score:score",
+    "compare": "pipelines.worker.compare:compare",
+    "merge": "pipelines.worker.queries:merge",
+    "info": "pipelines.worker.queries:info",
+    "jobs": "pipelines.worker.queries:jobs",
+    "doctor": "pipelines.worker.doctor:doctor",
+    "demo": "pipelines.worker.demo:demo",
+    "bench": "pipelines.worker.bench:bench",
+    "toybox_build": "pipelines.toybox.build:build",
+    "toybox_judge": "pipelines.toybox.judge:judge",
+    "toybox_sheet": "pipelines.toybox.sheet:sheet",
+    "toybox_show": "pipelines.toybox.world.show:show",
+}
+"""Kind of job → the function that does it, MODULE:FUNCTION."""
 
 
 def run(spec: JobSpec, job: Job) -> dict[str, Any]:
@@ -24,22 +47,8 @@ def run(spec: JobSpec, job: Job) -> dict[str, Any]:
 
 
 def _dispatch(spec: JobSpec, job: Job) -> dict[str, Any]:
-    match spec:
-        case ToyboxBuild():
-            from pipelines.toybox.build import build
-
-            return build(spec, job)
-        case ToyboxJudge():
-            from pipelines.toybox.judge import judge
-
-            return judge(spec, job)
-        case ToyboxSheet():
-            from pipelines.toybox.sheet import sheet
-
-            return sheet(spec, job)
-        case ToyboxShow():
-            from pipelines.toybox.world.show import show
-
-            return show(spec, job)
-        case _:
-            raise UnknownName("kind of job", spec.kind, KINDS)
+    if spec.kind not in BODIES:
+        raise UnknownName("kind of job", spec.kind, BODIES)
+    module, _, function = BODIES[spec.kind].partition(":")
+    # one body is imported, not all: `likeness jobs` must not wait for torch
+    return getattr(import_module(module), function)(spec, job)
