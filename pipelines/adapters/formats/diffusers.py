@@ -80,11 +80,7 @@ def write(path: Path | str, adapter: Adapter, metadata: Mapping[str, str] | None
     config: dict[str, Any] = {}
     for part, layers in _parts(adapter).items():
         for name, change in layers.items():
-            tensors[f"{part}.{name}.lora_A.weight"] = change.down
-            tensors[f"{part}.{name}.lora_B.weight"] = change.up
-            if change.magnitude is not None:
-                shape = (-1,) if change.down.ndim == 2 else (1, -1, 1, 1)
-                tensors[f"{part}.{name}.lora_magnitude_vector"] = change.magnitude.reshape(shape)
+            tensors |= {f"{part}.{name}.{role}": each for role, each in _roles(part, change).items()}
         config |= {f"{part}.{key}": each for key, each in _config(adapter, layers).items()}
     for word, rows in adapter.words.items():
         tensors |= {f"{_WORD}{encoder}.{word}": vectors for encoder, vectors in rows.items()}
@@ -95,6 +91,21 @@ def write(path: Path | str, adapter: Adapter, metadata: Mapping[str, str] | None
     if config:
         about[CONFIG] = json.dumps(config, sort_keys=True)
     return save_file(path, tensors, about)
+
+
+def _roles(part: str, change: LowRank) -> dict[str, Tensor]:
+    """One layer's tensors by the names that diffusers' two loaders ask for: that of text encoders knows the
+    older ones, and passes DoRA on to transformers, which wants a `.weight`.
+    """
+    text = part.startswith("text_encoder")
+    down, up = ("lora_linear_layer.down", "lora_linear_layer.up") if text else ("lora_A", "lora_B")
+    found = {f"{down}.weight": change.down, f"{up}.weight": change.up}
+    if change.magnitude is not None:
+        shape = (-1,) if change.down.ndim == 2 else (1, -1, 1, 1)
+        found["lora_magnitude_vector.weight" if text else "lora_magnitude_vector"] = change.magnitude.reshape(
+            shape
+        )
+    return found
 
 
 def factored(change: Change) -> LowRank:
