@@ -20,6 +20,7 @@ from pipelines.concepts._base import ParamGroup
 from pipelines.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from pipelines.adapters.adapter import Adapter
@@ -69,7 +70,7 @@ class LowRankCarrier:
         self.touches = frozenset({"net", "text"} if self.text else {"net"})
         self.layers = dict(layers_of(self.base, self.targets, self.text))
         for name, layer in self.layers.items():
-            self.factors[name] = _factors(layer, self.rank, self.dora)
+            self.factors[name] = _factors(layer, self.rank, self.dora, self.base.device)
 
     @property
     def scale(self) -> float:
@@ -180,11 +181,11 @@ def layers_of(base: Backbone, targets: Sequence[str], text: bool) -> Iterator[tu
         raise BadInput("No layers are chosen to be trained.", 'Choose targets, for example ["attention"].')
 
 
-def _factors(layer: Any, rank: int, dora: bool) -> Factors:
+def _factors(layer: Any, rank: int, dora: bool, device: torch.device) -> Factors:
     import torch
 
     out, inner, *kernel = layer.weight.shape
-    make = {"device": layer.weight.device, "dtype": torch.float32}
+    make: dict[str, Any] = {"device": device, "dtype": torch.float32}
     down = torch.zeros(rank, inner, *kernel, **make)
     up = torch.zeros(out, rank, *(1 for _ in kernel), **make)
     magnitude = torch.zeros(out, **make) if dora else None
