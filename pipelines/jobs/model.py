@@ -75,13 +75,11 @@ def _references(model: type[BaseModel], table: Mapping[str, Any], where: str) ->
     for name, field in model.model_fields.items():
         value, inner = table.get(name), part_of(field.annotation)
         if mark(field, "reference"):
-            many = value if isinstance(value, tuple | list) else [value]
-            for each in cast("list[Any]", many):
+            for each in _many(value):
                 if each:
                     yield where + name, str(each)
         elif inner is not None:
-            rows = value if isinstance(value, tuple | list) else [value]
-            for row in cast("list[Any]", rows):
+            for row in _many(value):
                 if row is not None:
                     yield from _references(inner, row, f"{where}{name}.")
 
@@ -89,6 +87,10 @@ def _references(model: type[BaseModel], table: Mapping[str, Any], where: str) ->
 def shareable_table(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
     """`JobSpec.shareable` of a table, whole or partial, that is not a job yet."""
     return _shareable(model, table, secret=True)
+
+
+def _many(value: Any) -> list[Any]:
+    return list(cast("list[Any]", value)) if isinstance(value, tuple | list) else [value]
 
 
 def _shareable(model: type[BaseModel], table: Mapping[str, Any], secret: bool) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def save(path: Path, title: str, table: Mapping[str, Any]) -> Path:
 
 def changes(spec: JobSpec) -> Table:
     """What a job says beyond the defaults of its kind: the part of it that a preset should hold."""
-    plain, default = spec.portable(), type(spec)().portable()
+    plain, default = spec.portable(), type(spec).model_validate({}).portable()
     return {
         name: value
         for name, value in plain.items()
@@ -176,7 +176,7 @@ def _free(model: type[JobSpec]) -> list[str]:
 
 
 def _defaults(model: type[JobSpec]) -> Table:
-    return model().portable()
+    return model.model_validate({}).portable()
 
 
 def _fitting(model: type[JobSpec], defaults: Mapping[str, Any]) -> Table:
