@@ -20,6 +20,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -104,6 +105,73 @@ def sd3(folder: Path, t5: bool = True, dual: bool = False) -> Path:
         tokenizer_3=_t5_tokenizer() if t5 else None,
     )
     return _saved(pipeline, folder)
+
+
+def sd1_file(folder: Path, path: Path) -> Path:
+    """The pipeline in `folder`, one that `sd1` built, as a single file in the original layout."""
+    unet = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    vae = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
+    text = load_file(folder / "text_encoder" / "model.safetensors")
+    tensors = {f"model.diffusion_model.{_ldm_unet(key)}": each for key, each in unet.items()}
+    for key, each in vae.items():
+        wide = each[..., None, None] if ".attentions." in key and each.ndim == 2 else each
+        tensors[f"first_stage_model.{_ldm_vae(key)}"] = wide
+    for key, each in text.items():
+        tensors[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = each
+    save_file({key: each.contiguous() for key, each in tensors.items()}, path)
+    return path
+
+
+_RESNET = {
+    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
+    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+}  # fmt: skip
+_UNET_ENDS = {
+    "conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2", "conv_norm_out": "out.0", "conv_out": "out.2",
+}  # fmt: skip
+
+
+def _ldm_unet(key: str) -> str:
+    """A parameter of a UNet with one layer a block, by its name in the original layout."""
+    part, *rest = key.split(".")
+    for new, old in _UNET_ENDS.items():
+        if key.startswith(f"{new}."):
+            return key.replace(new, old)
+    if part == "mid_block":
+        kind, index, *rest = rest
+        place = f"middle_block.{1 if kind == 'attentions' else 2 * int(index)}"
+    else:
+        block, kind, index, *rest = rest
+        down = part == "down_blocks"
+        first = 1 + 2 * int(block) if down else 2 * int(block)
+        if kind == "downsamplers":
+            return f"input_blocks.{first + 1}.0.op.{rest[-1]}"
+        if kind == "upsamplers":
+            return f"output_blocks.{first + 1}.1.conv.{rest[-1]}"
+        stack = "input_blocks" if down else "output_blocks"
+        place = f"{stack}.{first + int(index)}.{1 if kind == 'attentions' else 0}"
+    if kind == "resnets":
+        rest[0] = _RESNET[rest[0]]
+    return ".".join([place, *rest])
+
+
+def _ldm_vae(key: str) -> str:
+    """A parameter of an autoencoder with two blocks, by its name in the original layout."""
+    key = key.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+    for new, old in (
+        ("group_norm", "norm"),
+        ("to_q", "q"),
+        ("to_k", "k"),
+        ("to_v", "v"),
+        ("to_out.0", "proj_out"),
+    ):
+        key = key.replace(new, old)
+    key = key.replace("mid_block.attentions.0", "mid.attn_1")
+    key = key.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+    key = key.replace("up_blocks.0", "up.X").replace("up_blocks.1", "up.0").replace("up.X", "up.1")
+    key = key.replace("down_blocks", "down").replace("resnets", "block")
+    return key.replace("downsamplers.0", "downsample").replace("upsamplers.0", "upsample")
 
 
 def _saved(pipeline: Any, folder: Path) -> Path:

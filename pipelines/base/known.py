@@ -23,6 +23,7 @@ COMPONENTS = (
     "unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer",
     "tokenizer_2", "tokenizer_3", "scheduler",
 )  # fmt: skip
+NEEDED = ("vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHTLESS = ("tokenizer", "scheduler")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _PLAIN = re.compile(r"[\w-]+\.safetensors")
@@ -75,11 +76,13 @@ def components(folder: Path) -> dict[str, tuple[str, str]]:
     Raises MissingAsset, and BrokenWeights where it is damaged.
     """
     index = read_json(folder / "model_index.json")
-    listed = {key: index[key] for key in COMPONENTS if isinstance(index.get(key), list)}
-    try:
-        pairs = {key: (str(lib), str(cls)) for key, (lib, cls) in listed.items() if lib is not None}
-    except (TypeError, ValueError):
-        raise BrokenWeights(folder / "model_index.json", "a component is not [library, class]") from None
+    listed = {key: index[key] for key in COMPONENTS if key in index}
+    if not all(isinstance(each, list) and len(each) == 2 for each in listed.values()):
+        raise BrokenWeights(folder / "model_index.json", "a component is not [library, class]")
+    pairs = {key: (str(lib), str(cls)) for key, (lib, cls) in listed.items() if lib is not None}
+    missing = [key for key in NEEDED if key not in pairs]
+    if missing or not pairs.keys() & {"unet", "transformer"}:
+        raise BrokenWeights(folder / "model_index.json", f"it lists no {(*missing, 'denoising network')[0]}")
     return pairs
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from pipelines.artifacts import Header, read_safetensors_header
 from pipelines.base.backbone import Backbone
@@ -146,10 +149,12 @@ def _component(folder: Path, key: str, kind: Any, dtype: torch.dtype, variant: s
         if key.startswith(WEIGHTLESS):
             return kind.from_pretrained(path, local_files_only=True)
         _, own = weights(path, variant)
-        module, loaded = kind.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, variant=own or None, output_loading_info=True,
-            **{"dtype" if issubclass(kind, transformers.PreTrainedModel) else "torch_dtype": dtype},
-        )  # fmt: skip
+        with _quiet():
+            module, loaded = kind.from_pretrained(
+                path, local_files_only=True, use_safetensors=True, variant=own or None,
+                output_loading_info=True,
+                **{"dtype" if issubclass(kind, transformers.PreTrainedModel) else "torch_dtype": dtype},
+            )  # fmt: skip
     except LikenessError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -159,6 +164,19 @@ def _component(folder: Path, key: str, kind: Any, dtype: torch.dtype, variant: s
     if missing:
         raise BrokenWeights(path, f"it lacks {missing[0]} ({len(missing)} tensors are missing)")
     return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of the libraries beside our own."""
+    kept = [each for each in (diffusers_logging, transformers_logging) if each.is_progress_bar_enabled()]
+    try:
+        for each in kept:
+            each.disable_progress_bar()
+        yield
+    finally:
+        for each in kept:
+            each.enable_progress_bar()
 
 
 def _from_file(path: Path, dtype: torch.dtype, job: Job) -> dict[str, Any]:
@@ -180,13 +198,12 @@ def _from_file(path: Path, dtype: torch.dtype, job: Job) -> dict[str, Any]:
     if kind is None or not hasattr(kind, "from_single_file"):
         raise BrokenWeights(config / "model_index.json", "it names no pipeline that reads single files")
     job.note(f"Reading {path.name}.")
-    extra: dict[str, Any] = {} if preset.startswith("sd3") else {"safety_checker": None}
-    if preset == "sdxl":
-        extra = {}
+    extra: dict[str, Any] = {"safety_checker": None} if preset in ("sd15", "sd21") else {}
     try:
-        pipeline = kind.from_single_file(
-            str(path), config=str(config), local_files_only=True, torch_dtype=dtype, **extra
-        )
+        with _quiet():
+            pipeline = kind.from_single_file(
+                str(path), config=str(config), local_files_only=True, torch_dtype=dtype, **extra
+            )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BrokenWeights(path, reason.rstrip(".")) from error
