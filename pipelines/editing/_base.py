@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-from pipelines.errors import BadInput, NotAvailable
+from pipelines.base.needs import require
+from pipelines.errors import BadInput
 from pipelines.spec import Config, knob
 
 if TYPE_CHECKING:
@@ -87,10 +88,7 @@ class EditMethod(Config):
         raise NotImplementedError
 
     def _check(self, base: Backbone, request: EditRequest) -> None:
-        if missing := self.needs - base.offers:
-            raise NotAvailable(
-                self.title, f"{base.name} does not offer {', '.join(sorted(missing))}", "Load another base."
-            )
+        require(self.title, self.needs, base)
         if len(request.prompts) != len(request.seeds) or not request.prompts:
             raise BadInput("Prompts and seeds do not pair up.", "Give one seed for every prompt.")
         mask = request.mask

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipelines.base.needs import require
 from pipelines.editing._base import Edited, EditMethod, EditRequest, psnr
-from pipelines.errors import NotAvailable
 from pipelines.spec import knob
 
 if TYPE_CHECKING:
@@ -76,12 +76,7 @@ class DDIMInversion(EditMethod):
     def _source(self, base: Backbone, request: EditRequest) -> dict[str, Condition]:
         words: dict[str, Condition] = {"cond": base.encode([request.source])}
         if self.inversion_guidance != 1:
-            if "uncond" not in base.offers:
-                raise NotAvailable(
-                    "Guidance on the way back",
-                    f"{base.name} was distilled to do without an unconditional branch",
-                    "Set inversion_guidance to 1.",
-                )
+            require("Guidance on the way back", {"uncond"}, base)
             words["uncond"] = base.encode([request.negative])
         return words
 

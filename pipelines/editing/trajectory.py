@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pipelines.progress import Job
     from pipelines.sampling.schedulers import Sampler
 
+Combine = Callable[["Denoise", "Step"], "Tensor"]
+"""A guide that combines predictions and leaves the latents alone."""
+
 STOCHASTIC = ("lcm",)
 """Samplers that draw noise on the way: no path leads back along them."""
 
@@ -49,12 +52,12 @@ class Trajectory:
         return self.latents[index - self.start]
 
 
-def mixed(scale: float) -> Guide:
+def mixed(scale: float) -> Combine:
     """A plain guide of scale w over the branches "cond" and "uncond": u + w·(c − u); at 1 only c."""
 
     def guide(denoise: Denoise, step: Step) -> Tensor:
         if scale == 1:
-            return denoise("cond")  # pyright: ignore[reportReturnType]
+            return denoise("cond")
         cond, uncond = denoise("cond", "uncond")
         return uncond + scale * (cond - uncond)
 
@@ -64,7 +67,7 @@ def mixed(scale: float) -> Guide:
 def invert(  # noqa: PLR0913 (the loop's parts, as in sampling.loop.sample)
     base: Backbone,
     conditions: dict[str, Condition],
-    guide: Callable[[Denoise, Step], Tensor],
+    guide: Combine,
     sampler: Sampler,
     z: Tensor,
     job: Job,

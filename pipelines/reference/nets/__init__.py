@@ -1,0 +1,1 @@
+"""The networks of reference methods, and the door through which their tokens reach the base."""
