@@ -9,6 +9,8 @@ from typing import Any, TextIO, cast
 from pipelines.progress import Event, Printer
 
 WIDTH = 24
+LONG = 6
+EMPTY = (None, "", [], {})
 
 
 class Bar(Printer):
@@ -55,11 +57,20 @@ def in_words(result: Mapping[str, Any]) -> str:
             tables.append(markdown(value) if value and "bar" in value[0] else grid(value))
         elif _is_rows(value) and value:
             tables.append(f"{name}:\n{grid(value)}")
+        elif isinstance(value, Mapping) and len(cast("Mapping[str, Any]", value)) > LONG:
+            inner = cast("Mapping[str, Any]", value)
+            tables.append(
+                "\n".join([f"{name}:", *(f"  {key}: {_value(each)}" for key, each in _said(inner))])
+            )
         elif isinstance(value, str) and "\n" in value:
             tables.append(f"{name}:\n{value}")
-        elif value not in (None, "", [], {}):
+        elif value not in EMPTY:
             lines.append(f"{name}: {_value(value)}")
     return "\n\n".join([*tables, *(["\n".join(lines)] if lines else [])]) or "Done."
+
+
+def _said(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in table.items() if value not in EMPTY]
 
 
 def grid(rows: Sequence[Mapping[str, Any]]) -> str:
