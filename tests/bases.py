@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -34,7 +36,7 @@ def make(kind: str) -> Backbone:
         return unet("v" if kind == "unet-v" else "eps")
 
 
-def unet(predicts: Predicts = "eps", **schedule: Any) -> SD:
+def unet(predicts: Predicts = "eps", **schedule: Any) -> Backbone:
     """A UNet of 2 × 16 … 32 channels with Toybox's words."""
     net = UNet2DConditionModel(
         sample_size=SIZE, in_channels=CHANNELS, out_channels=CHANNELS, block_out_channels=(16, 32),
@@ -57,7 +59,7 @@ def unet(predicts: Predicts = "eps", **schedule: Any) -> SD:
         "unet": lively(net), "vae": autoencoder(), "text_encoder": CLIPTextModel(config).eval(),
         "tokenizer": tokenizer, "scheduler": DDIMScheduler(**(settings | schedule)),
     }  # fmt: skip
-    return SD("tiny", "sd1", parts)
+    return cast("Backbone", SD("tiny", "sd1", parts))
 
 
 def autoencoder() -> nn.Module:

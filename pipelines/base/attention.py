@@ -150,7 +150,8 @@ class _Tap:
         self.controls: list[_Open] = []
         self.forward: Callable[..., Any] = module.forward
         self.own = module.__dict__.get("forward")  # accelerate may have set one
-        functools.update_wrapper(self, self.forward)  # diffusers reads signatures
+        itself: Any = self
+        functools.update_wrapper(itself, self.forward)  # diffusers reads signatures
 
     @staticmethod
     def at(module: nn.Module, site: Site) -> _Tap:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, cast
 
-import diffusers.guiders as guiders
 import pytest
 import torch
 from diffusers.models.attention_processor import (
@@ -28,6 +28,7 @@ from pipelines.sampling import schedulers
 from pipelines.sampling.loop import sample
 from tests import bases
 
+guiders: Any = import_module("diffusers.guiders")
 KINDS: tuple[tuple[Predicts, float, float], ...] = (
     ("eps", 0.6, 0.8), ("v", 0.6, 0.8), ("v", 1.0, 2.5), ("flow", 0.3, 0.7), ("flow", 0.0, 1.0),
 )  # fmt: skip

@@ -9,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -321,7 +322,7 @@ def test_lcm_on_a_base_that_was_not_distilled_is_said() -> None:
 
 def test_toyboxes_own_schedule_gives_every_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
     base: Any = bases.unet("eps")
-    own = diffusers.DDIMScheduler.from_pretrained(assets() / "toybox" / "scheduler")
+    own: Any = DDIMScheduler.from_pretrained(assets() / "toybox" / "scheduler")
     base.scheduler_config = {**own.config, "_class_name": "DDIMScheduler"}
     monkeypatch.setitem(BASES, "toybox", base)
     for name in schedulers.VP:
