@@ -44,6 +44,12 @@ def run(spec: JobSpec, job: Job) -> dict[str, Any]:
         if package in ("", "pipelines", "studio"):  # a fault of ours, not of the installation
             raise
         raise NotAvailable(spec.kind, f"{package} is not installed", f"pip install {package}") from error
+    except (RuntimeError, MemoryError) as error:
+        # where no loop guarded itself; torch tells of it as a RuntimeError of many wordings
+        memory = import_module("pipelines.base.memory")
+        if not memory.is_out_of_memory(error):
+            raise
+        raise memory.OutOfMemory(spec.kind, str(getattr(spec, "device", "this machine")), None) from error
 
 
 def _dispatch(spec: JobSpec, job: Job) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import BadInput, NotAvailable, UnknownName
+from pipelines.errors import BadInput, LikenessError, NotAvailable, UnknownName
 from pipelines.jobs.runner import InlineRunner
 from pipelines.jobs.spec import KINDS, ToyboxBuild, ToyboxJudge, from_json, from_table, get_path, set_path
 from pipelines.progress import Job
@@ -95,6 +95,29 @@ def test_the_inline_runner_hands_the_typed_spec_to_the_stage_code(monkeypatch):
     spec = ToyboxBuild(stage="clip")
     assert InlineRunner().run(spec, Job()) == {"stage": "clip"}
     assert seen == [spec]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_full_memory_is_an_error_with_a_way_out(monkeypatch, error):
+    def build(spec, job):
+        raise error
+
+    fake(monkeypatch, "pipelines.toybox.build", build=build)
+    with pytest.raises(LikenessError, match="memory") as caught:
+        InlineRunner().run(ToyboxBuild(), Job())
+    assert caught.value.as_dict()["type"] == "OutOfMemory"
+    assert "smaller" in caught.value.remedy
+
+
+def test_other_faults_stay_what_they_are(monkeypatch):
+    def build(spec, job):
+        raise RuntimeError("a bug")
+
+    fake(monkeypatch, "pipelines.toybox.build", build=build)
+    with pytest.raises(RuntimeError, match="a bug"):
+        InlineRunner().run(ToyboxBuild(), Job())
 
 
 def test_a_missing_package_is_said_with_its_name(monkeypatch):

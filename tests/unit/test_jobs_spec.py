@@ -141,10 +141,10 @@ def test_paths_to_nowhere_and_values_that_do_not_fit_are_refused(path, value):
 
 
 def test_a_combined_guidance_is_checked_too():
-    spec = set_path(compose(), "guidance.with.cfg.scale", 2.0)
-    assert spec.guidance["with"] == {"cfg": {"scale": 2.0}}
+    spec = set_path(compose(), "guidance.with.pag.scale", 2.0)
+    assert spec.guidance["with"] == {"pag": {"scale": 2.0}}
     with pytest.raises(UnknownName):
-        set_path(compose(), "guidance.with.cgf.scale", 2.0)
+        set_path(compose(), "guidance.with.pga.scale", 2.0)
 
 
 def test_kinds_have_the_names_the_studio_counts_on():
