@@ -195,7 +195,11 @@ def _any(header: Header, marks: str | tuple[str, ...]) -> bool:
 
 
 def _layers(header: Header) -> list[str]:
-    return [name for name in header.tensors if _ROLES.search(name) and not name.startswith("bundle_emb.")]
+    return [
+        name
+        for name in header.tensors
+        if _ROLES.search(name) and not name.startswith(("bundle_emb.", "words.lora."))
+    ]
 
 
 def _part(layer: str) -> str:

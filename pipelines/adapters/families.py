@@ -64,7 +64,8 @@ def _by_shapes(header: Header) -> str | None:
     if any(re.search(r"joint_blocks|add_[qkv]_proj", each) for each in names):
         return "sd3"
     for name, info in header.tensors.items():
-        if _CONTEXT.search(name) and len(info.shape) >= 2 and info.shape[1] in _BY_CONTEXT:
+        numbered = re.match(r"unet:\d+:down$", name)  # no names, but only text is 768 or 1024 wide in a UNet
+        if (numbered or _CONTEXT.search(name)) and len(info.shape) >= 2 and info.shape[1] in _BY_CONTEXT:
             return _BY_CONTEXT[info.shape[1]]
     if any(each.startswith(("lora_te2_", "text_encoder_2.")) for each in names):
         return "sdxl"
