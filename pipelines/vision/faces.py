@@ -60,8 +60,8 @@ class FaceReader:
         """The faces of a picture, largest first; an empty list where there is none."""
         blue_first = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
         found = [
-            Face(
-                *(float(side) for side in each.bbox),
+            _face(
+                each.bbox,
                 float(each.det_score),
                 torch.nn.functional.normalize(torch.as_tensor(each.embedding).float(), dim=-1),
             )
@@ -81,12 +81,17 @@ def face_reader(device: str = "auto", pack: str = PACK) -> FaceReader:
     folder = home("insightface") / pack
     if not any(folder.glob("*.onnx")):
         raise NotAvailable(
-            f"The face models {pack}",
+            f"The face model pack {pack}",
             f"there are no .onnx files in {folder}",
             "Get the pack from the insightface project and put its files there. "
             "Its licence allows non-commercial research only.",
         )
     return _opened(folder, pick(device).where or torch.device("cpu"))
+
+
+def _face(box: Sequence[float], score: float, identity: Tensor) -> Face:
+    left, top, right, bottom = (float(side) for side in box)
+    return Face(left, top, right, bottom, score, identity)
 
 
 @lru_cache(maxsize=1)

@@ -69,7 +69,7 @@ class Detector:
             target_sizes=[(image.height, image.width)],
         )[0]
         rows = zip(found["boxes"].tolist(), found["scores"].tolist(), found["text_labels"], strict=True)
-        return _sorted(Box(*box, score, label) for box, score, label in rows)
+        return _sorted(_box(sides, score, label) for sides, score, label in rows)
 
 
 class PackageDetector:
@@ -107,7 +107,7 @@ class PackageDetector:
             label = self._phrases(row > threshold, tokens, self._model.tokenizer).replace(".", "").strip()
             sides = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
             scaled = [side * size for side, size in zip(sides, image.size * 2, strict=True)]
-            found.append(Box(*scaled, float(row.max()), label))
+            found.append(_box(scaled, float(row.max()), label))
         return _sorted(found)
 
 
@@ -189,7 +189,7 @@ def _package() -> tuple[Any, Any, Any]:
             f"it is not installed ({error})",
             f"Use transformers' Grounding DINO, or: pip install {PACKAGE}.",
         ) from None
-    settings = Path(groundingdino.__file__).parent / "config" / "GroundingDINO_SwinT_OGC.py"
+    settings = Path(groundingdino.__path__[0]) / "config" / "GroundingDINO_SwinT_OGC.py"
     return build_model, lambda: SLConfig.fromfile(str(settings)), get_phrases_from_posmap
 
 
@@ -220,6 +220,11 @@ def _pixels(image: Image.Image) -> Tensor:
     width, height = (max(1, round(side * factor)) for side in image.size)
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     return normalize(pil_to_tensor(resized).float() / 255, list(_MEAN), list(_STD))
+
+
+def _box(sides: Sequence[float], score: float, words: str) -> Box:
+    left, top, right, bottom = sides
+    return Box(left, top, right, bottom, score, words)
 
 
 def _sorted(boxes: Any) -> list[Box]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,9 +62,9 @@ def test_pictures_are_prepared_as_transformers_does_with_pillow(size):
 
 def test_the_encoder_is_the_model_in_its_folder(dogs):
     folder = assets() / "toybox" / "clip"
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        seen = model.get_image_features(pixel_values=Preparation.read(folder)(dogs)).pooler_output  # pyright: ignore
+        seen = model.get_image_features(pixel_values=Preparation.read(folder)(dogs)).pooler_output
     ours = encoder("toybox-clip", "cpu").images(dogs)
     assert torch.allclose(ours, torch.nn.functional.normalize(seen, dim=-1), atol=1e-5)
 
@@ -225,7 +226,7 @@ def test_faces_come_largest_first_as_unit_vectors(place, monkeypatch):
 
 
 def test_the_shim_is_what_bert_does_itself():
-    bert = BertModel(
+    bert: Any = BertModel(
         BertConfig(vocab_size=20, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
     ).eval()
     ids, mask = torch.arange(12).view(2, 6), torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
@@ -271,7 +272,8 @@ def test_segmenting_with_a_tiny_sam(place, dogs):
     SamProcessor(SamImageProcessor(size={"longest_edge": 64}, pad_size=pad)).save_pretrained(folder)
     sam = segment.segmenter("cpu")
     picture = dogs[0].resize((90, 60))
-    for asked in ({"box": (10, 10, 50, 50)}, {"points": [(20, 30)]}):
+    cases: list[dict[str, Any]] = [{"box": (10, 10, 50, 50)}, {"points": [(20, 30)]}]
+    for asked in cases:
         mask = sam.mask(picture, **asked)
         assert mask.shape == (60, 90)
         assert mask.dtype == torch.bool
