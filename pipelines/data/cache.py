@@ -59,8 +59,12 @@ def key_of(base: Backbone, wanted: Wanted) -> str:
 
 
 def fingerprint(base: Backbone) -> str:
-    """A hash of the base's weights: names, shapes and some values of each, so that gigabytes stay quick."""
-    digest = hashlib.sha256(base.family.encode())
+    """A hash of a base: what it predicts on which schedule, and its weights' names, shapes and some values.
+
+    Some, not all, so that gigabytes stay quick.
+    """
+    about = [base.family, base.predicts, dict(base.scheduler_config)]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     parts: dict[str, Any] = {"net": base.net, "vae": base.vae, **base.texts}
     for part, module in sorted(parts.items()):
         for name, tensor in module.state_dict().items():

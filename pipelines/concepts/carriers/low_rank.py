@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pipelines.adapters.adapter import Adapter
     from pipelines.base.backbone import Backbone
 
-TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
-
 
 @dataclass(frozen=True)
 class Rates:
@@ -174,9 +172,8 @@ def layers_of(base: Backbone, targets: Sequence[str], text: bool) -> Iterator[tu
     modules = dict(base.net.named_modules())
     yield from ((f"net.{name}", modules[name]) for name in names)
     for part, encoder in base.texts.items() if text else ():
-        for name, module in encoder.named_modules():
-            if name.endswith(TEXT):
-                yield f"{part}.{name}", module
+        own = dict(encoder.named_modules())
+        yield from ((f"{part}.{name}", own[name]) for name in base.targets.get("text", ()) if name in own)
     if not names and not text:
         raise BadInput("No layers are chosen to be trained.", 'Choose targets, for example ["attention"].')
 
