@@ -144,7 +144,7 @@ def _add_word(parser: argparse.ArgumentParser, word: Word, field: FieldInfo | No
         return
     if word.flag and field is not None and not field.is_required() and _says_something(field.default):
         help_text += f" (default: {field.default})"
-    metavar = word.metavar or (_metavar(field) if field else "VALUE")
+    metavar = word.metavar or ("NAME" if word.path.endswith(".method") else _metavar(field))
     if word.flag:
         how: dict[str, Any] = {"action": "append"} if word.many else {}
         parser.add_argument(
@@ -161,14 +161,16 @@ def _says_something(default: Any) -> bool:
     return isinstance(default, int | float) or (isinstance(default, str) and default != "")
 
 
-def _metavar(field: FieldInfo) -> str:
-    """How an option's value is shown: {auto,cpu,cuda}, PATH, INT, FLOAT."""
+def _metavar(field: FieldInfo | None) -> str:
+    """How an option's value is shown: {auto,cpu,cuda}, PATH, INT, FLOAT; VALUE inside a method's table."""
+    if field is None:
+        return "VALUE"
     annotation = cast("Any", field.annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         annotation = next(each for each in get_args(annotation) if each is not type(None))
     if get_origin(annotation) is Literal:
         return "{" + ",".join(get_args(annotation)) + "}"
-    names = {str: "TEXT", int: "INT", float: "FLOAT"}
+    names = {str: "TEXT", int: "INT", float: "FLOAT", tuple[str, ...]: "TEXT"}
     return names.get(annotation, "PATH" if getattr(annotation, "__name__", "") == "Path" else "VALUE")
 
 
