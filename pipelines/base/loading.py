@@ -257,7 +257,7 @@ def family_of(kind: str, parts: Mapping[str, Any]) -> str:
     """The family of a pipeline without a preset."""
     if kind != "StableDiffusion":
         return {"StableDiffusionXL": "sdxl", "StableDiffusion3": "sd3"}[kind]
-    if isinstance(parts["vae"], diffusers.AutoencoderTiny) and len(parts["tokenizer"]) < CLOSED:
+    if type(parts["vae"]).__name__ == "AutoencoderTiny" and len(parts["tokenizer"]) < CLOSED:
         return "toybox"
     return "sd2" if parts["unet"].config.cross_attention_dim == 1024 else "sd1"
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import psutil
 import torch
@@ -31,6 +31,25 @@ _WORDS = {
     "model": "Only one component at a time then stays on the device.",
     "tiled": "Pictures are then also decoded in tiles.",
 }
+
+
+class Parts(Protocol):
+    """What placement sees of a base."""
+
+    @property
+    def net(self) -> nn.Module:
+        """The denoising network."""
+        ...
+
+    @property
+    def vae(self) -> nn.Module:
+        """The autoencoder."""
+        ...
+
+    @property
+    def texts(self) -> Mapping[str, nn.Module]:
+        """The text encoders."""
+        ...
 
 
 class OutOfMemory(LikenessError):
@@ -66,7 +85,7 @@ class Device:
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
         return torch.float16 if kind == "mps" else torch.float32
 
-    def place(self, base: Backbone, policy: Policy | None = None) -> None:
+    def place(self, base: Parts, policy: Policy | None = None) -> None:
         """Put a base where the policy wants it: all of it here, or waiting in ordinary memory."""
         self.policy = policy or self.policy
         tile(base, self.policy == "tiled")
@@ -79,7 +98,7 @@ class Device:
         self.free()
 
     @contextmanager
-    def use(self, base: Backbone, part: Part) -> Iterator[None]:
+    def use(self, base: Parts, part: Part) -> Iterator[None]:
         """Say that a part is about to compute; under an offloading policy it comes, and idle ones leave."""
         if self.where is None or self.policy == "resident":
             yield
@@ -142,7 +161,7 @@ class Device:
         self.free()
         raise failure
 
-    def _send(self, base: Backbone, part: Part, device: torch.device) -> None:
+    def _send(self, base: Parts, part: Part, device: torch.device) -> None:
         for module in parts_of(base, part):
             self._move(module, device)
 
@@ -177,14 +196,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or full
 
 
-def parts_of(base: Backbone, part: Part) -> list[nn.Module]:
+def parts_of(base: Parts, part: Part) -> list[nn.Module]:
     """The modules of a part of a base."""
     if part == "text":
         return list(base.texts.values())
     return [base.net if part == "net" else base.vae]
 
 
-def tile(base: Backbone, on: bool = True) -> bool:
+def tile(base: Parts, on: bool = True) -> bool:
     """Let the autoencoder work in tiles; returns whether it can."""
     vae: Any = base.vae
     if not hasattr(vae, "enable_tiling"):

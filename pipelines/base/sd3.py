@@ -36,14 +36,19 @@ class SD3:
         self.name, self.family = name, family
         self.net: nn.Module = parts["transformer"]
         self.vae: nn.Module = parts["vae"]
-        self.texts: dict[str, nn.Module] = {
+        self.texts: Mapping[str, nn.Module] = {
             key: each for key, each in parts.items() if key.startswith("text_encoder") and each is not None
         }
-        self.tokenizers: dict[str, Any] = {tokenizer_of(key): parts[tokenizer_of(key)] for key in self.texts}
+        self.tokenizers: Mapping[str, Any] = {
+            tokenizer_of(key): parts[tokenizer_of(key)] for key in self.texts
+        }
         for key in ("text_encoder", "text_encoder_2"):
             fix_pooling(self.texts[key], self.tokenizers[tokenizer_of(key)])
-        self.scheduler_config: dict[str, Any] = dict(parts["scheduler"].config)
-        self.scheduler_config["_class_name"] = type(parts["scheduler"]).__name__
+        scheduler = parts["scheduler"]
+        self.scheduler_config: Mapping[str, Any] = {
+            **scheduler.config,
+            "_class_name": type(scheduler).__name__,
+        }
         config: Any = self.net.config
         vae: Any = self.vae.config
         factor = 2 ** (len(vae.block_out_channels) - 1)
@@ -52,7 +57,10 @@ class SD3:
         self.text_limits = {"text_encoder_3": T5_LENGTH}
         self.text_length = self.tokenizers["tokenizer"].model_max_length + T5_LENGTH
         self.sites = sites_of(self.net, self.text_length)
-        self.targets = {**targets_of(self.net), "text": text_targets(self.texts)}
+        self.targets: Mapping[str, tuple[str, ...]] = {
+            **targets_of(self.net),
+            "text": text_targets(self.texts),
+        }
         self.offers = frozenset({"uncond", "joint_attention", "pooled"})
         self.rows: Rows = {}
 

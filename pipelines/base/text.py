@@ -14,12 +14,13 @@ import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from pipelines.base.features import wrapped_forward
 from pipelines.errors import BadInput
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def tokenizer_of(encoder: str) -> str:
 
 def embedding_of(encoder: Any) -> nn.Embedding:
     """The token embedding that an encoder's forward looks up."""
-    inner = getattr(encoder, "encoder", None)
+    inner: Any = getattr(encoder, "encoder", None)
     if hasattr(inner, "embed_tokens"):  # T5 keeps a second one, tied but never called
         return inner.embed_tokens
     return encoder.get_input_embeddings()
@@ -211,28 +212,24 @@ def _put(base: Any, tokenizers: Mapping[str, Any]) -> None:
     base.tokenizers.update(tokenizers)
 
 
-@contextmanager
-def _looked_up(embedding: nn.Embedding, ids: Sequence[int], rows: Sequence[Tensor]) -> Iterator[None]:
+def _looked_up(
+    embedding: nn.Embedding, ids: Sequence[int], rows: Sequence[Tensor]
+) -> AbstractContextManager[None]:
     """Let the embedding answer `ids` with `rows`; its weight is not touched."""
-    had, before = "forward" in vars(embedding), embedding.forward
     most = max(ids) + 1
 
-    def forward(tokens: Tensor) -> Tensor:
-        places = torch.full((most,), -1, device=tokens.device)
-        places[list(ids)] = torch.arange(len(ids), device=tokens.device)
-        place = places[tokens.clamp_max(most - 1)].where(tokens < most, -1)
-        out = before(tokens.masked_fill(place >= 0, 0))
-        own = torch.cat([each.to(out.device, out.dtype) for each in rows])
-        return torch.where((place >= 0)[..., None], own[place.clamp_min(0)], out)
+    def make(before: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def forward(tokens: Tensor) -> Tensor:
+            places = torch.full((most,), -1, device=tokens.device)
+            places[list(ids)] = torch.arange(len(ids), device=tokens.device)
+            place = places[tokens.clamp_max(most - 1)].where(tokens < most, -1)
+            out = before(tokens.masked_fill(place >= 0, 0))
+            own = torch.cat([each.to(out.device, out.dtype) for each in rows])
+            return torch.where((place >= 0)[..., None], own[place.clamp_min(0)], out)
 
-    embedding.forward = forward
-    try:
-        yield
-    finally:
-        if had:
-            embedding.forward = before
-        else:
-            del embedding.forward
+        return forward
+
+    return wrapped_forward(embedding, make)
 
 
 def _pattern(words: Mapping[str, object]) -> re.Pattern[str]:

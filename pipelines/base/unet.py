@@ -75,14 +75,17 @@ class UNetBase:
         self.name, self.family = name, family  # "toybox", "sd1", "sd2", "sdxl" …
         self.net: nn.Module = parts["unet"]
         self.vae: nn.Module = parts["vae"]
-        self.texts: dict[str, nn.Module] = {
+        self.texts: Mapping[str, nn.Module] = {
             key: each for key, each in parts.items() if key.startswith("text_encoder") and each is not None
         }
-        self.tokenizers: dict[str, Any] = {
+        self.tokenizers: Mapping[str, Any] = {
             key: each for key, each in parts.items() if key.startswith("tokenizer") and each is not None
         }
-        self.scheduler_config: dict[str, Any] = dict(parts["scheduler"].config)
-        self.scheduler_config["_class_name"] = type(parts["scheduler"]).__name__
+        scheduler = parts["scheduler"]
+        self.scheduler_config: Mapping[str, Any] = {
+            **scheduler.config,
+            "_class_name": type(scheduler).__name__,
+        }
         self.predicts = "v" if self.scheduler_config.get("prediction_type") == "v_prediction" else "eps"
         config: Any = self.net.config
         factor = 2 ** (len(_config(self.vae, "block_out_channels", "encoder_block_out_channels")) - 1)
@@ -90,7 +93,10 @@ class UNetBase:
         multiple = factor * 2 ** (len(config.block_out_channels) - 1)
         self.latent = Latent(int(config.out_channels), factor, size, multiple)
         self.sites = sites_of(self.net)
-        self.targets = {**targets_of(self.net), "text": text_targets(self.texts)}
+        self.targets: Mapping[str, tuple[str, ...]] = {
+            **targets_of(self.net),
+            "text": text_targets(self.texts),
+        }
         offers = {"uncond", "cross_attention", "self_attention", *self.extra_offers}
         if int(config.in_channels) == 2 * self.latent.channels + 1:
             offers.add("inpaint")
