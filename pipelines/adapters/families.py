@@ -77,6 +77,6 @@ def _by_words(header: Header, names: Iterable[str]) -> str | None:
     if names == {"clip_l", "clip_g"}:
         return "sdxl"
     shapes = [header.tensors[each].shape for each in names]
-    if len(shapes) == 1 and shapes[0] and len(shapes[0]) <= 2:
+    if len(shapes) == 1 and 1 <= len(shapes[0]) <= 2:
         return _BY_WORD.get((shapes[0][-1],))
     return None

@@ -181,10 +181,10 @@ def _wrapped(layer: Layer, changes: Iterable[Weighted]) -> Generator[None]:
     before: Callable[..., Tensor] = layer.forward
     own: Any = layer.__dict__.get("forward")  # accelerate's offloading sets one; it must come back
 
-    def forward(x: Tensor) -> Tensor:
-        out = before(x)
+    def forward(input: Tensor) -> Tensor:
+        out = before(input)
         for each in branches:
-            out = out + each(x)
+            out = out + each(input)
         return out
 
     layer.forward = forward

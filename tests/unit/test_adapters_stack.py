@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from pipelines.adapters.adapter import Adapter, AdapterMismatch, Full, LowRank
@@ -61,9 +61,9 @@ def test_another_forward_that_was_there_comes_back() -> None:
     before = layer.forward
     calls: list[int] = []
 
-    def counted(x: Tensor) -> Tensor:
+    def counted(input: Tensor) -> Tensor:
         calls.append(1)
-        return before(x)
+        return before(input)
 
     layer.forward = counted
     with attached(own, [(adapter(own, net=("conv_in",), text=()), 1.0)]):
