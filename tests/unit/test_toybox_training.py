@@ -504,15 +504,15 @@ def test_batches_are_functions_of_the_step_and_reword_every_epoch(data: unet.Dat
 
 
 def test_weights_are_min_snr_above_one_and_grow_below() -> None:
-    given = torch.tensor([25.0, 5.0, 1.0, 0.25, 0.01])
-    torch.testing.assert_close(unet.weights(given), torch.tensor([0.2, 1.0, 1.0, 2.0, 10.0]))
+    given = torch.tensor([25.0, 5.0, 1.0, 0.125, 0.008])
+    torch.testing.assert_close(unet.weights(given), torch.tensor([0.2, 1.0, 1.0, 2.0, 5.0]))
 
 
 def test_white_noise_weighs_the_same_at_every_scale_and_an_even_error_more() -> None:
     noise = torch.randn(64, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(unet.at_every_scale(noise).mean(), torch.tensor(1.0), atol=0.05, rtol=0)
     even = unet.at_every_scale(torch.full((1, 4, 16, 16), 0.1))
-    torch.testing.assert_close(even, torch.tensor([0.01 * (1 + 4 + 16 + 64 + 256) / 5]))
+    torch.testing.assert_close(even, torch.tensor([0.01 * (1 + 2 + 4 + 8 + 16) / (31 / 16)]))
 
 
 def test_the_loss_is_the_weighted_noise_error(data: unet.Data) -> None:

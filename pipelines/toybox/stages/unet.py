@@ -211,28 +211,29 @@ class UNetStage:
 
 
 def weights(snr: Tensor) -> Tensor:
-    """The weight of the ε error at each signal-to-noise ratio: min(SNR, γ)/SNR, and (1/SNR)^½ where SNR < 1.
+    """The weight of the ε error at each signal-to-noise ratio: min(SNR, γ)/SNR, and SNR^-⅓ where SNR < 1.
 
     Min-SNR alone weighs 1 there, which in the error of x0 is SNR itself: next to nothing at the steps where
     only the words can tell what will be in the picture.
     """
-    return torch.where(snr < 1, snr.rsqrt(), snr.clamp(max=GAMMA) / snr)
+    return torch.where(snr < 1, snr.pow(-1 / 3), snr.clamp(max=GAMMA) / snr)
 
 
 def at_every_scale(off: Tensor) -> Tensor:
-    """Errors in ε [B, C, h, w] → [B]: their squares, averaged over the scales 1, 2, 4 … h.
+    """Errors in ε [B, C, h, w] → [B]: their squares at the scales 1, 2, 4 … h, each counting half the last.
 
     After arXiv:2301.11093, section 3.3: at every scale the error is pooled, and its square counted against
     the variance that white noise has there. Plain squares hardly see an error in the mean of the picture
     (one of h·w modes), which a net full of group norms makes, and which α then blows up: the first steps
     would draw a place's colours at random.
     """
-    scales = [off.pow(2).mean((1, 2, 3))]
-    size = 1
+    total, share, size = off.pow(2).mean((1, 2, 3)), 1.0, 1
+    shares = share
     while off.shape[-1] > 1:
-        off, size = F.avg_pool2d(off, 2), 2 * size
-        scales.append(size**2 * off.pow(2).mean((1, 2, 3)))
-    return torch.stack(scales).mean(0)
+        off, size, share = F.avg_pool2d(off, 2), 2 * size, share / 2
+        total = total + share * size**2 * off.pow(2).mean((1, 2, 3))
+        shares += share
+    return total / shares
 
 
 @torch.no_grad()

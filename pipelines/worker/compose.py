@@ -1,0 +1,88 @@
+"""`likeness generate`: prompts → pictures with readouts."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, cast
+
+from PIL import Image
+
+from pipelines.base.backbone import Backbone
+from pipelines.errors import BadInput
+from pipelines.guidance._base import Guidance
+from pipelines.jobs import workspace
+from pipelines.jobs.kinds import Compose
+from pipelines.progress import Job
+from pipelines.reference._base import Reference
+from pipelines.sampling.generate import Request, generate
+from pipelines.spec import read
+from pipelines.worker.common import (
+    Clock,
+    dressed,
+    opened,
+    photos_of,
+    picture_of,
+    readings_of,
+    remarks,
+    summary,
+    told,
+    write_pictures,
+)
+
+
+def compose(spec: Compose, job: Job) -> dict[str, Any]:
+    """Draw `count` pictures of every prompt; → their paths, seeds and readings."""
+    clock = Clock()
+    base, guidance = opened(spec, job, clock)
+    prompts, seeds = spread(spec)
+    references = photos_of(spec.references)
+    folder = spec.out or workspace.new_run("compose", prompts[0])
+    with dressed(base, spec.adapters, job) as adapters, clock("draw"):
+        images = draw(base, guidance, spec, prompts, seeds, job)
+    with clock("measure"):
+        heard = [told(prompt, adapters) for prompt in prompts]
+        each, overall = readings_of(base, images, heard, references) if spec.score else ([], [])
+    pictures = write_pictures(folder, images, spec, prompts, seeds, each)
+    result = {
+        "out": str(folder),
+        "pictures": [one.table() for one in pictures],
+        "readings": summary(overall),
+        "notes": remarks(overall),
+        "seconds": clock.seconds,
+        "seconds_a_picture": round(clock.seconds["draw"] / len(images), 3),
+    }
+    workspace.write_run(folder, spec, "done", result)
+    return result
+
+
+def spread(spec: Compose) -> tuple[list[str], list[int]]:
+    """Prompts and seeds of every picture: each prompt gets the same seeds. Raises BadInput without one."""
+    if not any(each.strip() for each in spec.prompts):
+        raise BadInput("There is nothing to draw.", 'Say what: likeness generate "a red dog on the beach".')
+    prompts = [prompt for prompt in spec.prompts for _ in range(spec.count)]
+    return prompts, [spec.seed + index for index in range(spec.count)] * len(spec.prompts)
+
+
+def draw(
+    base: Backbone, guidance: Guidance, spec: Compose, prompts: list[str], seeds: list[int], job: Job
+) -> list[Image.Image]:
+    """The pictures of a spec, with its reference method open while they are drawn."""
+    request = Request(
+        prompts,
+        seeds,
+        negative=spec.negative,
+        steps=spec.sampler.steps,
+        sampler=spec.sampler.name,
+        width=spec.width,
+        height=spec.height,
+        start=picture_of(spec.start, "starting picture") if spec.start else None,
+        strength=spec.strength,
+        mask=picture_of(spec.mask, "mask") if spec.mask else None,
+    )
+    with ExitStack() as doors:
+        if spec.reference is not None:
+            table = dict(spec.reference)
+            images = photos_of(str(table.pop("images", "")))
+            method = cast("Reference", read("reference", table))
+            doors.enter_context(method.prepare(base, images, job).open(base))
+        return generate(base, request, guidance, job)

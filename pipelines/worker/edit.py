@@ -1,0 +1,65 @@
+"""`likeness edit`: one picture, changed by words."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pipelines.editing._base import EditMethod, EditRequest
+from pipelines.errors import BadInput
+from pipelines.jobs import workspace
+from pipelines.jobs.kinds import Edit
+from pipelines.progress import Job
+from pipelines.spec import read
+from pipelines.worker.common import (
+    Clock,
+    dressed,
+    opened,
+    photos_of,
+    picture_of,
+    readings_of,
+    remarks,
+    summary,
+    told,
+    write_pictures,
+)
+
+
+def edit(spec: Edit, job: Job) -> dict[str, Any]:
+    """Edit `image` towards every prompt; → the pictures, the method's own figures, and the readings."""
+    if not any(each.strip() for each in spec.prompts):
+        raise BadInput("There is no instruction.", 'Say what to see: --prompt "a blue dog".')
+    method = cast("EditMethod", read("editing", spec.edit))
+    image = picture_of(spec.image, "picture to edit")
+    clock = Clock()
+    base, guidance = opened(spec, job, clock)
+    prompts = [prompt for prompt in spec.prompts for _ in range(spec.count)]
+    seeds = [spec.seed + index for index in range(spec.count)] * len(spec.prompts)
+    request = EditRequest(
+        image=image,
+        prompts=prompts,
+        seeds=seeds,
+        source=spec.source,
+        negative=spec.negative,
+        steps=spec.sampler.steps,
+        sampler=spec.sampler.name,
+        width=spec.width,
+        height=spec.height,
+        mask=picture_of(spec.mask, "mask") if spec.mask else None,
+    )
+    with dressed(base, spec.adapters, job) as adapters, clock("draw"):
+        edited = method.run(base, request, guidance, job)
+    references = photos_of(spec.references)
+    with clock("measure"):
+        heard = [told(prompt, adapters) for prompt in prompts]
+        each, overall = readings_of(base, edited.images, heard, references) if spec.score else ([], [])
+    folder = spec.out or workspace.new_run("edit", prompts[0])
+    pictures = write_pictures(folder, edited.images, spec, prompts, seeds, each)
+    result = {
+        "out": str(folder),
+        "pictures": [one.table() for one in pictures],
+        "readings": summary(overall) | edited.readings,
+        "notes": [*edited.notes, *remarks(overall)],
+        "seconds": clock.seconds,
+    }
+    workspace.write_run(folder, spec, "done", result)
+    return result

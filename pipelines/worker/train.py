@@ -1,0 +1,247 @@
+"""`likeness train`: a folder of photos → a concept, with samples, readouts and alarms on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+
+from pipelines.adapters import card, formats
+from pipelines.artifacts import atomic_write, write_png
+from pipelines.base.backbone import Backbone
+from pipelines.base.loading import open_base
+from pipelines.concepts._base import Concept, Recipe
+from pipelines.concepts.trainer import Trained
+from pipelines.concepts.trainer import train as train_concept
+from pipelines.concepts.watch import Watcher
+from pipelines.data import dataset
+from pipelines.data.photos import check, list_photos, open_photo
+from pipelines.errors import BadInput
+from pipelines.guidance.cfg import CFG
+from pipelines.jobs import presets, workspace
+from pipelines.jobs.kinds import PhotoSet, Train
+from pipelines.progress import Job
+from pipelines.sampling.generate import Request, generate
+from pipelines.spec import read
+from pipelines.worker.common import Clock, readings_of, summary
+
+PLACES = ("on the beach", "in the forest", "in the snow", "in a room")
+CANARY = "a red car in a city at night"
+SAMPLE_SEED = 1000
+STEPS = 15
+
+
+def train(spec: Train, job: Job) -> dict[str, Any]:
+    """Teach a base the subject of `spec.data`; → the run folder, its adapter, and what came of it."""
+    concept = cast("Concept", read("concepts", spec.concept))
+    words(spec.data)
+    clock = Clock()
+    with clock("load"):
+        base = open_base(spec.base, spec.device, job)
+    paths = subject_photos(spec.data, concept.resolution or base.latent.size, job)
+    folder = spec.out or workspace.new_run("train", f"{spec.data.token} {spec.data.class_word}")
+    quiet = Quiet(job)
+    scale = spec.watch.guidance or native_scale(spec.base)
+    with clock("prepare"):
+        recipe = concept.recipe(base, spec.data)
+        data = dataset.build(
+            base,
+            paths,
+            spec.data,
+            concept,
+            job,
+            draw=lambda prompts, seeds: _draw(base, scale, prompts, seeds, quiet),
+            settings=f"cfg {scale:g}, {STEPS} steps",
+        )
+    workspace.write_run(folder, spec, "running")
+    watch: Watching | None = None
+    if spec.watch.every:
+        watch = Watching(base, spec, [open_photo(each) for each in paths], folder, quiet, scale)
+        with clock("watch"):
+            watch.before()
+    with clock("train"):
+        trained = train_concept(
+            base,
+            recipe,
+            data,
+            job,
+            folder,
+            seed=spec.seed,
+            watch=watch,
+            every=spec.watch.every,
+            best=spec.watch.best,
+            resume=spec.resume,
+        )
+    _card(base, folder, trained, recipe)
+    result = {
+        "out": str(folder),
+        "adapter": str(trained.path),
+        "trigger": trained.trigger,
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "trainable_parameters": trained.parameters,
+        "bytes": _bytes(trained.path),
+        "loss": round(trained.loss, 5),
+        "curve": trained.readings,
+        "readings": trained.readings[-1] if trained.readings else None,
+        "alarms": watch.alarms if watch else [],
+        "seconds": clock.seconds,
+    }
+    workspace.write_run(folder, spec, "done", result)
+    return result
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file, or of everything in a folder."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(each.stat().st_size for each in files)
+
+
+def _card(base: Backbone, folder: Path, trained: Trained, recipe: Recipe) -> None:
+    """Write card.md beside an adapter."""
+    if not trained.path.is_file():
+        return
+    samples = sorted((folder / "samples").glob("*.png"))[-4:]
+    last = trained.readings[-1] if trained.readings else {}
+    text = card.card(
+        formats.load(trained.path, base),
+        base_model=base.name,
+        method=recipe.method,
+        settings=recipe.settings,
+        readings={name: last[name] for name in ("dino_i", "clip_i", "clip_t") if name in last},
+        pictures=[each.relative_to(folder).as_posix() for each in samples],
+        class_word=recipe.class_word,
+    )
+    atomic_write(folder / "card.md", text.encode())
+
+
+def subject_photos(data: PhotoSet, size: int, job: Job) -> list[Path]:
+    """The photos that can be used; says what is wrong with the others. Raises BadInput for none."""
+    if not data.photos:
+        raise BadInput("There are no photos.", "Name a folder of photos: likeness train photos/dog …")
+    found = [each for each in list_photos(workspace.resolve(data.photos)) if each.name not in data.exclude]
+    report = check(found, size, job)
+    for each in report.photos:
+        if each.verdict in ("unusable", "poor"):
+            job.note(f"{each.path.name} is {each.verdict}: {' '.join(each.reasons)}")
+    for reason in report.reasons:
+        job.note(reason)
+    good = [each.path for each in report.photos if each.verdict != "unusable"]
+    if not good:
+        raise BadInput(
+            f"None of the {len(found)} photos can be used.",
+            "Add a few sharp, well-lit photos of the subject.",
+        )
+    return good
+
+
+def words(data: PhotoSet) -> None:
+    """Check token and class word. Raises BadInput with the way out."""
+    if not data.token.strip() or len(data.token.split()) != 1:
+        raise BadInput(
+            f'"{data.token}" is not one word.', "Use one short rare word as the token, such as sks."
+        )
+    if data.token.casefold() in data.class_word.casefold().split():
+        raise BadInput(
+            f'"{data.token}" is both the token and its class.', "Use a rare word as the token, such as sks."
+        )
+    if not data.class_word.strip():
+        raise BadInput("There is no class word.", 'Say what it is in a word or two: --class-word "dog".')
+
+
+class Quiet(Job):
+    """A job whose stop is another's, and whose progress nobody sees: drawing inside a training."""
+
+    def __init__(self, outer: Job) -> None:
+        super().__init__()
+        self.outer = outer
+
+    def check(self) -> None:
+        """Stop when the training is asked to."""
+        self.outer.check()
+
+
+def native_scale(base: str) -> float:
+    """The guidance scale that a base draws with unless told otherwise."""
+    return float(presets.native(base).get("guidance", {}).get("scale", 5.0))
+
+
+def _draw(base: Backbone, scale: float, prompts: list[str], seeds: list[int], job: Job) -> list[Image.Image]:
+    return generate(base, Request(prompts, seeds, steps=STEPS), CFG(scale=scale), job)
+
+
+@dataclass
+class Watching:
+    """Called by the trainer every N steps, with the concept attached: samples, readouts, alarms.
+
+    `score`, by which the best checkpoint is chosen, is the geometric mean of likeness (DINO-I to the photos)
+    and obedience (CLIP-T of the prompt without the token), both on prompts that were never trained on.
+    """
+
+    base: Backbone
+    spec: Train
+    photos: list[Image.Image]
+    folder: Path
+    job: Quiet
+    scale: float
+    alarms: list[str] = field(default_factory=list[str])
+    _before: dict[str, list[Image.Image]] = field(default_factory=dict[str, list[Image.Image]])
+    _watcher: Watcher = field(default_factory=Watcher)
+
+    def prompts(self) -> list[tuple[str, str]]:
+        """Pairs: what is drawn, and what it should show in words that the encoder knows."""
+        data = self.spec.data
+        plain = [f"a {data.class_word} {place}" for place in PLACES]
+        own = self.spec.watch.prompts or tuple(
+            f"a {data.token} {data.class_word} {place}" for place in PLACES
+        )
+        known = [each.replace(f"{data.token} ", "") for each in self.spec.watch.prompts] or plain
+        return list(zip(own, known, strict=True))[: self.spec.watch.count]
+
+    def before(self) -> None:
+        """Draw the canaries with the untrained base: what drifting is measured from."""
+        for name, prompt in self._canaries().items():
+            self._before[name] = _draw(self.base, self.scale, [prompt], [SAMPLE_SEED], self.job)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Sample and measure after a step. → readings by name, "score" among them."""
+        pairs = self.prompts()
+        seeds = [SAMPLE_SEED + index for index in range(len(pairs))]
+        images = _draw(self.base, self.scale, [own for own, _ in pairs], seeds, self.job)
+        for index, image in enumerate(images):
+            write_png(self.folder / "samples" / f"step-{step:06d}-{index + 1}.png", image)
+        self.job.outer.preview(_strip(images))
+        _, overall = readings_of(self.base, images, [known for _, known in pairs], self.photos)
+        values = summary(overall)
+        values["closest"] = self._closest(images)
+        for name, prompt in self._canaries().items():
+            if name in self._before:
+                now = _draw(self.base, self.scale, [prompt], [SAMPLE_SEED], self.job)
+                each, _ = readings_of(self.base, now, [prompt], self._before[name], ("dino_i",))
+                values[f"kept_{name}"] = each[0].get("dino_i", 0.0)
+        likeness, obedience = values.get("dino_i", 0.0), values.get("clip_t", 0.0)
+        values["score"] = round((max(likeness, 0.0) * max(obedience, 0.0)) ** 0.5, 4)
+        for alarm in self._watcher.alarms(step, values):
+            if alarm not in self.alarms:
+                self.alarms.append(alarm)
+                self.job.outer.note(alarm)
+        return values
+
+    def _canaries(self) -> dict[str, str]:
+        return {"class": f"a {self.spec.data.class_word}", "world": CANARY}
+
+    def _closest(self, images: list[Image.Image]) -> float:
+        """The highest DINO similarity of any sample to any single photo: near 1, it copies."""
+        likes = [readings_of(self.base, images, [""], [photo], ("dino_i",))[0] for photo in self.photos]
+        return max((one.get("dino_i", 0.0) for each in likes for one in each), default=0.0)
+
+
+def _strip(images: list[Image.Image]) -> Image.Image:
+    """Samples side by side."""
+    wide, high = images[0].size
+    strip = Image.new("RGB", (wide * len(images), high))
+    for index, image in enumerate(images):
+        strip.paste(image, (index * wide, 0))
+    return strip
