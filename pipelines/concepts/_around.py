@@ -21,6 +21,16 @@ def autocast(base: Backbone, precision: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
+def held(base: Backbone) -> Iterator[None]:
+    """The network stays on its device, whatever the policy; running out of memory is told in plain words."""
+    from pipelines.base.memory import UNMANAGED, Device
+
+    memory: Device = getattr(base, "memory", UNMANAGED)
+    with memory.guard("training"), memory.use(base, "net"):
+        yield
+
+
+@contextmanager
 def frozen(base: Backbone) -> Iterator[None]:
     """No parameter of the base asks for a gradient; flags come back as they were."""
     modules = [base.net, base.vae, *base.texts.values()]

@@ -24,7 +24,7 @@ from torch import Tensor
 from pipelines.base.backbone import Backbone, Conditioning
 from pipelines.base.noise import target
 from pipelines.concepts import _result, checkpoint
-from pipelines.concepts._around import autocast, checkpointing, frozen, threads
+from pipelines.concepts._around import autocast, checkpointing, frozen, held, threads
 from pipelines.concepts._base import Diverged, LossInput, Recipe
 from pipelines.concepts._batch import Rows, draw
 from pipelines.concepts.checkpoint import Bundle
@@ -69,6 +69,10 @@ class Progress:
     best_step: int = 0
     best_score: float | None = None
 
+    def bar(self) -> float:
+        """The score to reach: a later step wins over an equal one before."""
+        return float("-inf") if self.best_score is None else self.best_score
+
     def mean(self, last: int) -> float:
         """The mean of the last losses."""
         recent = self.losses[-last:]
@@ -92,9 +96,10 @@ def train(  # noqa: PLR0913 (the parts of a training, each given by the caller)
 
     `watch` is called every `every` steps and at the end; with `best` the result is the step with its highest
     score. Raises Cancelled after writing a checkpoint (named by `job.checkpoint`), Diverged for a loss or
-    gradient that is not finite, BadInput where `folder` holds another training, StateBusy, DiskFull.
+    gradient that is not finite, BadInput where `folder` holds another training, OutOfMemory, StateBusy,
+    DiskFull.
     """
-    with checkpoint.locked(folder / "checkpoints"), frozen(base), threads():
+    with checkpoint.locked(folder / "checkpoints"), held(base), frozen(base), threads():
         run = _Run(base, recipe, data, job, folder, seed)
         run.begin(resume)
         checkpointed = checkpointing(base.net) if recipe.checkpointing else nullcontext()
@@ -255,7 +260,7 @@ class _Run:
         values = {name: float(each) for name, each in watch(step).items()}
         done.readings.append({"step": step, **values})
         score = values.get("score")
-        if best and score is not None and isfinite(score) and score > (done.best_score or float("-inf")):
+        if best and score is not None and isfinite(score) and score >= done.bar():
             done.best_step, done.best_score = step, score
             checkpoint.save(self.folder / "best", Bundle(step, {"weights": self._finite_state()}, {}))
         self._saved_step = -1  # the readings are part of the checkpoint of this step
@@ -354,11 +359,11 @@ class Texts:
 
 def rate_at(recipe: Recipe, step: int, group: str) -> float:
     """The share of its rate that a group has at a step: its stage's warm-up and schedule."""
-    start = 0
-    for stage in recipe.stages:
+    start, stage = 0, recipe.stages[0]
+    for following in recipe.stages[1:]:
         if step < start + stage.steps:
             break
-        start += stage.steps
+        start, stage = start + stage.steps, following
     if stage.groups is not None and group not in stage.groups:
         return 0.0
     at = step - start

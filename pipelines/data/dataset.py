@@ -154,7 +154,7 @@ def encode(base: Backbone, image: Image.Image, resolution: int, data: PhotoSet, 
     if data.focus:
         size = buckets.square(resolution, multiple)
     else:
-        size = buckets.bucket(*image.size, resolution, multiple)
+        size = buckets.bucket(image.width, image.height, resolution, multiple)
     fitted = ImageOps.fit(image.convert("RGB"), size, Image.Resampling.LANCZOS)
     array = np.array(fitted, dtype=np.float32)
     pixels = torch.from_numpy(array).permute(2, 0, 1)[None] / 127.5 - 1

@@ -10,7 +10,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from torch import nn
 
@@ -109,7 +109,7 @@ def test_a_low_rank_layer_computes_what_pefts_does(kind):
     carrier.load(state)
     names = [base.targets["attention"][0], base.targets["conv"][0]]
     for name in names:
-        layer = base.net.get_submodule(name)
+        layer: Any = base.net.get_submodule(name)
         shape = (2, 5, layer.in_features) if isinstance(layer, nn.Linear) else (2, layer.in_channels, 8, 8)
         x = torch.randn(shape, generator=generator)
         holder = nn.ModuleDict({"it": nn.Sequential(layer)})

@@ -21,7 +21,7 @@ from tests.training import PHOTOS, concept, data_of, photos
 )
 @pytest.mark.parametrize(("resolution", "multiple"), [(128, 32), (512, 64), (1024, 64), (30, 32)])
 def test_a_bucket_keeps_the_shape_as_far_as_multiples_and_pixels_allow(size, resolution, multiple):
-    width, height = bucket(*size, resolution, multiple)
+    width, height = bucket(size[0], size[1], resolution, multiple)
     assert width % multiple == height % multiple == 0
     assert width * height <= max(resolution**2, multiple**2)
     turned = bucket(size[1], size[0], resolution, multiple)

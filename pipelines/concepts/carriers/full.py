@@ -33,7 +33,7 @@ class FullCarrier:
         from torch import nn
 
         self.weights = {
-            name: nn.Parameter(each.detach().to(torch.float32, copy=True))
+            name: nn.Parameter(each.detach().to(self.base.device, torch.float32, copy=True))
             for name, each in self.base.net.named_parameters()
         }
 
