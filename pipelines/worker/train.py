@@ -177,7 +177,8 @@ class Watching:
     """Called by the trainer every N steps, with the concept attached: samples, readouts, alarms.
 
     `score`, by which the best checkpoint is chosen, is the geometric mean of likeness (DINO-I to the photos)
-    and obedience (CLIP-T of the prompt without the token), both on prompts that were never trained on.
+    and obedience (CLIP-T of the prompt without the token), each as a share of 1, both on prompts that were
+    never trained on.
     """
 
     base: Backbone
@@ -221,8 +222,9 @@ class Watching:
                 now = _draw(self.base, self.scale, [prompt], [SAMPLE_SEED], self.job)
                 each, _ = readings_of(self.base, now, [prompt], self._before[name], ("dino_i",))
                 values[f"kept_{name}"] = each[0].get("dino_i", 0.0)
-        likeness, obedience = values.get("dino_i", 0.0), values.get("clip_t", 0.0)
-        values["score"] = round((max(likeness, 0.0) * max(obedience, 0.0)) ** 0.5, 4)
+        # cosines as shares of their range: those of a young encoder may be negative
+        likeness, obedience = ((1 + values.get(name, 0.0)) / 2 for name in ("dino_i", "clip_t"))
+        values["score"] = round((likeness * obedience) ** 0.5, 4)
         for alarm in self._watcher.alarms(step, values):
             if alarm not in self.alarms:
                 self.alarms.append(alarm)

@@ -121,9 +121,10 @@ def test_joint_sites_put_the_image_first(tmp_path):
     inside = {}
     handle = block.to_k.register_forward_hook(lambda _m, _i, out: inside.setdefault("image", out))
     other = block.add_k_proj.register_forward_hook(lambda _m, _i, out: inside.setdefault("text", out))
+    states = base.encode(["a dog"])  # the text encoders attend too, and must not be seen
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
-        base.predict(torch.randn(1, 4, 8, 8), torch.tensor([500.0]), base.encode(["a dog"]))
+        base.predict(torch.randn(1, 4, 8, 8), torch.tensor([500.0]), states)
     handle.remove()
     other.remove()
     key = seen["key"].transpose(1, 2).flatten(2)
