@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPTextConfig,
@@ -28,19 +26,25 @@ from transformers import (
     CLIPTokenizer,
     T5Config,
     T5EncoderModel,
-    T5TokenizerFast,
+    T5Tokenizer,
 )
 
 from pipelines.toybox.tokenizer import EOS, build_tokenizer
 
 LENGTH = 16
 WIDTH = 32
+Predicts = Literal["epsilon", "v_prediction"]
+# their annotations deny what they take: None for a part, any scheduler, tuples of any length
+SD1, SDXL, SD3, KL = (
+    cast("Any", each)
+    for each in (StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline, AutoencoderKL)
+)
 
 
-def sd1(folder: Path, predicts: str = "epsilon", eos: int = EOS) -> Path:
+def sd1(folder: Path, predicts: Predicts = "epsilon", eos: int = EOS) -> Path:
     """Stable Diffusion 1 (ε) or, with predicts="v_prediction", 2: a UNet and one CLIP."""
     torch.manual_seed(0)
-    pipeline = StableDiffusionPipeline(
+    pipeline = SD1(
         vae=_vae(4),
         text_encoder=CLIPTextModel(_clip(WIDTH, eos)).eval(),
         tokenizer=_tokenizer(),
@@ -56,7 +60,7 @@ def sd1(folder: Path, predicts: str = "epsilon", eos: int = EOS) -> Path:
 def sdxl(folder: Path, eos: int = EOS, zeros: bool = True) -> Path:
     """Stable Diffusion XL: a UNet that takes sizes, and two CLIPs."""
     torch.manual_seed(0)
-    pipeline = StableDiffusionXLPipeline(
+    pipeline = SDXL(
         vae=_vae(4),
         text_encoder=CLIPTextModel(_clip(WIDTH, eos)).eval(),
         text_encoder_2=CLIPTextModelWithProjection(_clip(48, eos)).eval(),
@@ -93,7 +97,7 @@ def sd3(folder: Path, t5: bool = True, dual: bool = False) -> Path:
         dual_attention_layers=(0,) if dual else (),
     )
     long = T5Config(vocab_size=200, d_model=96, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=0.0)
-    pipeline = StableDiffusion3Pipeline(
+    pipeline = SD3(
         transformer=net.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_vae(4, shift_factor=0.1),
@@ -185,9 +189,9 @@ def _tokenizer() -> CLIPTokenizer:
     return tokenizer
 
 
-def _t5_tokenizer() -> T5TokenizerFast:
+def _t5_tokenizer() -> T5Tokenizer:
     letters = [(each, -3.0) for each in "▁" + string.ascii_letters + string.punctuation]
-    return T5TokenizerFast(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), *letters], extra_ids=2)
+    return T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), *letters], extra_ids=2)
 
 
 def _clip(width: int, eos: int) -> CLIPTextConfig:
@@ -208,14 +212,14 @@ def _unet(**settings: Any) -> UNet2DConditionModel:
 
 
 def _vae(channels: int, **settings: Any) -> AutoencoderKL:
-    return AutoencoderKL(
+    return KL(
         block_out_channels=(8, 8), layers_per_block=1, latent_channels=channels, norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         sample_size=16, **settings,
     ).eval()  # fmt: skip
 
 
-def _ddim(predicts: str) -> DDIMScheduler:
+def _ddim(predicts: Predicts) -> DDIMScheduler:
     return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=False, steps_offset=1, prediction_type=predicts,

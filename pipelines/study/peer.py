@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from peft import LoraConfig
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -67,7 +67,7 @@ class Photos(Dataset[dict[str, Tensor]]):
 
     def _pixels(self, path: Path) -> Tensor:
         with Image.open(path) as picture:
-            return self.prepare(ImageOps.exif_transpose(picture).convert("RGB"))
+            return cast("Tensor", self.prepare(ImageOps.exif_transpose(picture).convert("RGB")))
 
     def _ids(self, text: str) -> Tensor:
         longest = self.tokenizer.model_max_length
@@ -104,7 +104,7 @@ def _steps(unet: Any, vae: Any, text: Any, tokenizer: Any, schedule: Any, work: 
     torch.manual_seed(work.seed)
     accelerator = Accelerator(cpu=next(unet.parameters()).device.type == "cpu")
     keys = ("beta_start", "beta_end", "beta_schedule", "prediction_type", "num_train_timesteps")
-    scheduler = DDPMScheduler.from_config({key: schedule[key] for key in keys if key in schedule})
+    scheduler = DDPMScheduler(**{key: schedule[key] for key in keys if key in schedule})
     trained = [each for each in unet.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=work.rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     loader = DataLoader(Photos(work, tokenizer), work.batch, shuffle=True, collate_fn=_collate)

@@ -197,7 +197,8 @@ def _sampling(base: Backbone, spec: Bench, job: Job) -> list[Row]:
                 base.predict(x, t.expand(len(x)), both)
         return time.perf_counter() - begun
 
-    ours(), bare()
+    ours()
+    bare()
     one, other = _alternate(ours, bare, max(5, spec.repeats))
     note = f"{request.steps} DDIM steps of 2 pictures with CFG: {one:.2f} s, the bare calls {other:.2f} s"
     return [

@@ -1,9 +1,13 @@
 """Doors 3 and 4: block outputs and extra inputs, with nothing left behind."""
 
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 import torch
-from diffusers import ControlNetModel, T2IAdapter
-from diffusers.models import SD3ControlNetModel
+from diffusers.models.adapter import T2IAdapter
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.models.controlnets.controlnet_sd3 import SD3ControlNetModel
 
 from pipelines.base.backbone import rows_in_flight
 from pipelines.base.features import features
@@ -16,6 +20,11 @@ BLOCKS = {
     "sd1": ["down_blocks.0", "mid_block", "up_blocks.1", "down_blocks.0.attentions.0"],
     "sd3": ["transformer_blocks.0", "transformer_blocks.1"],
 }
+
+
+def opened(folder: Path) -> Any:
+    """A base of no type: these tests reach into the parts of its network."""
+    return open_base(str(folder), "cpu")
 
 
 @pytest.fixture(scope="module", params=["sd1", "sd3"])
@@ -75,7 +84,7 @@ def test_rows_tell_branches_apart(base):
 
 
 def test_a_down_block_hands_its_change_on_as_skip(tmp_path):
-    base = open_base(str(tiny.sd1(tmp_path / "b")), "cpu")
+    base = opened(tiny.sd1(tmp_path / "b"))
     skips = []
     with features(base, {"down_blocks.1": lambda hidden, rows: torch.zeros_like(hidden)}):
         handle = base.net.up_blocks[0].register_forward_pre_hook(
@@ -145,8 +154,8 @@ def test_extra_context_equals_longer_text(base):
 
 
 def test_controlnet_residuals_equal_a_direct_call(tmp_path):
-    base = open_base(str(tiny.sd1(tmp_path / "b")), "cpu")
-    control = ControlNetModel.from_unet(base.net, conditioning_channels=3)
+    base = opened(tiny.sd1(tmp_path / "b"))
+    control = cast("Any", ControlNetModel.from_unet(base.net, conditioning_channels=3))
     torch.nn.init.normal_(control.controlnet_mid_block.weight)
     torch.nn.init.normal_(control.controlnet_down_blocks[0].weight)
     picture = torch.rand(1, 3, 64, 64)
@@ -176,7 +185,7 @@ def test_controlnet_residuals_equal_a_direct_call(tmp_path):
 
 
 def test_t2i_residuals_equal_a_direct_call(tmp_path):
-    base = open_base(str(tiny.sd1(tmp_path / "b")), "cpu")
+    base = opened(tiny.sd1(tmp_path / "b"))
     adapter = T2IAdapter(channels=[32, 64], num_res_blocks=1, downscale_factor=8, in_channels=3)
     features_of = adapter(torch.rand(1, 3, 64, 64))
     x, t, cond = torch.randn(1, 4, 8, 8), torch.tensor([400]), base.encode(["a dog"])
@@ -189,8 +198,11 @@ def test_t2i_residuals_equal_a_direct_call(tmp_path):
 
 
 def test_joint_control_equals_a_direct_call(tmp_path):
-    base = open_base(str(tiny.sd3(tmp_path / "b")), "cpu")
-    control = SD3ControlNetModel.from_transformer(base.net, num_layers=1, num_extra_conditioning_channels=0)
+    base = opened(tiny.sd3(tmp_path / "b"))
+    control = cast(
+        "Any",
+        SD3ControlNetModel.from_transformer(base.net, num_layers=1, num_extra_conditioning_channels=0),
+    )
     torch.nn.init.normal_(control.controlnet_blocks[0].weight)
     picture = torch.randn(1, 4, 8, 8)
     x, t, cond = torch.randn(1, 4, 8, 8), torch.tensor([400.0]), base.encode(["a dog"])

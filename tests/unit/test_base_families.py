@@ -1,5 +1,7 @@
 """Each family against diffusers' own pipeline: the same latents from the same noise."""
 
+from typing import Any, cast
+
 import diffusers
 import pytest
 import torch
@@ -63,11 +65,11 @@ def test_pixels_there_and_back_equal_the_autoencoder(case):
     _, folder, _, _ = case
     base = open_base(str(folder), "cpu")
     pixels = torch.rand(1, 3, 16, 16) * 2 - 1
-    config = base.vae.config
+    vae = cast("Any", base.vae)
     z = base.to_latents(pixels)
-    raw = base.vae.encode(pixels).latent_dist.mode()
-    assert torch.allclose(z, (raw - (config.shift_factor or 0)) * config.scaling_factor, atol=1e-6)
-    assert torch.allclose(base.to_pixels(z), base.vae.decode(raw)[0], atol=1e-5)
+    raw = vae.encode(pixels).latent_dist.mode()
+    assert torch.allclose(z, (raw - (vae.config.shift_factor or 0)) * vae.config.scaling_factor, atol=1e-6)
+    assert torch.allclose(base.to_pixels(z), vae.decode(raw)[0], atol=1e-5)
 
 
 def test_targets_and_sites_are_modules_of_the_network(case):
@@ -110,7 +112,7 @@ def test_flow_times_are_a_shifted_logit_normal(tmp_path):
 def test_joint_sites_put_the_image_first(tmp_path):
     base = open_base(str(tiny.sd3(tmp_path / "b")), "cpu")
     site = base.sites[0]
-    block = dict(base.net.named_modules())[site.name]
+    block = base.net.get_submodule(site.name)
     seen = {}
     real = torch.nn.functional.scaled_dot_product_attention
 
@@ -119,8 +121,12 @@ def test_joint_sites_put_the_image_first(tmp_path):
         return real(query, key, value, **rest)
 
     inside = {}
-    handle = block.to_k.register_forward_hook(lambda _m, _i, out: inside.setdefault("image", out))
-    other = block.add_k_proj.register_forward_hook(lambda _m, _i, out: inside.setdefault("text", out))
+    handle = block.get_submodule("to_k").register_forward_hook(
+        lambda _m, _i, out: inside.setdefault("image", out)
+    )
+    other = block.get_submodule("add_k_proj").register_forward_hook(
+        lambda _m, _i, out: inside.setdefault("text", out)
+    )
     states = base.encode(["a dog"])  # the text encoders attend too, and must not be seen
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)

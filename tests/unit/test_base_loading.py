@@ -92,7 +92,7 @@ def test_a_variant_alone_is_found(folder):
     )
     path.unlink()
     base = open_base(str(folder), "cpu")
-    assert torch.allclose(base.net.conv_in.weight, expected["conv_in.weight"], atol=1e-3)
+    assert torch.allclose(base.net.get_parameter("conv_in.weight"), expected["conv_in.weight"], atol=1e-3)
     assert base.dtype == torch.float32
 
 

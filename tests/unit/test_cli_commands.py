@@ -5,16 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from PIL import Image
 
 from pipelines.errors import BadInput, BrokenWeights, Cancelled, UnknownName
 from pipelines.jobs import pictures, workspace
-from pipelines.jobs.spec import KINDS, Compose, Train, from_table
+from pipelines.jobs.spec import KINDS, Compose, JobSpec, Train, from_table
 from pipelines.jobs.store import FILE, Store
-from pipelines.progress import Event
+from pipelines.progress import Event, Job
 from studio import cli, cli_words
 from studio.cli_commands import adapter
 
@@ -29,16 +31,17 @@ def folder(tmp_path, monkeypatch):
 class Fake:
     """A runner that keeps what it was given, and answers or raises."""
 
-    def __init__(self, answer=None):
-        self.specs, self.answer = [], answer
+    def __init__(self, answer: Any = None) -> None:
+        self.specs: list[Any] = []
+        self.answer = answer
 
-    def run(self, spec, job):
+    def run(self, spec: JobSpec, job: Job) -> dict[str, Any]:
         self.specs.append(spec)
         answer = self.answer(spec, job) if callable(self.answer) else self.answer
-        return answer or {}
+        return cast("dict[str, Any]", answer or {})
 
 
-def read(words):
+def read(words: list[str]) -> Any:
     return cli.read_command(words)
 
 
@@ -333,18 +336,9 @@ def test_readings_of_pictures_become_columns():
     assert text.splitlines()[1:] == ["| path | clip_t |", "| --- | --- |", "| a.png | 0.25 |", "| b.png |  |"]
 
 
-class Terminal:
-    def __init__(self):
-        self.text = ""
-
-    def isatty(self):
+class Terminal(StringIO):
+    def isatty(self) -> bool:
         return True
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
 
 
 def test_a_bar_is_drawn_on_a_terminal_and_starts_anew_with_the_next_work():
@@ -352,11 +346,11 @@ def test_a_bar_is_drawn_on_a_terminal_and_starts_anew_with_the_next_work():
     bar = cli_words.Bar(screen, every=0)
     for step, total in ((0, 4), (2, 4), (4, 4), (1, 2)):
         bar(Event("report", step, total))
-    drawn = screen.text.split("\r\x1b[2K")[1:]
+    drawn = screen.getvalue().split("\r\x1b[2K")[1:]
     assert [each.count("█") for each in drawn] == [0, 12, 24, 12]
     assert "2/4 · 50%" in drawn[1]
     bar(Event("note", text="a note"))
-    assert screen.text.endswith("\na note\n")
+    assert screen.getvalue().endswith("\na note\n")
 
 
 def test_ctrl_c_while_it_runs_is_kept_as_cancelled(folder):

@@ -86,6 +86,7 @@ def test_a_merge_is_the_weighted_sum_and_describes_itself(folder):
     ]
     told = ask("merge", adapters=stack, out=str(folder / "c.safetensors"))
     (change,) = formats.load(told["adapter"]).layers.values()
+    assert isinstance(change, LowRank)
     merged = change.scale * change.up @ change.down
     torch.testing.assert_close(merged, 0.5 * first + second)
     assert (told["rank"], told["out"]) == (4, str(folder))

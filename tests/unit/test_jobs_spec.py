@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -32,8 +33,9 @@ def test_jobs_that_version_1_wrote_are_read_and_mean_the_same(kind):
         assert {key: now[key] for key in table} == table
 
 
-def compose(**more):
-    return from_table({"kind": "compose", "prompts": ["/imagine a dog and/or a cat", "./b"], **more})
+def compose(**more: Any) -> Compose:
+    table = {"kind": "compose", "prompts": ["/imagine a dog and/or a cat", "./b"], **more}
+    return cast("Compose", from_table(table))
 
 
 def test_nothing_that_a_picture_carries_is_a_path(tmp_path):

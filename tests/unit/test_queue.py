@@ -59,10 +59,16 @@ class Fake:
         }
 
 
+class Driven(Queue):
+    """A queue whose one runner can be reached."""
+
+    runner: Fake
+
+
 @pytest.fixture
 def queue(store, tmp_path):
     runner = Fake()
-    made = Queue(store, {"cpu": runner}, tmp_path)
+    made = Driven(store, {"cpu": runner}, tmp_path)
     made.runner = runner
     yield made
     made.close(wait=5)
@@ -314,7 +320,10 @@ def test_the_second_is_told_who_holds_the_device(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as first:
-        assert first.stdout.readline() == "held\n"
+        stdin, stdout = first.stdin, first.stdout
+        assert stdin is not None
+        assert stdout is not None
+        assert stdout.readline() == "held\n"
         with (
             pytest.raises(StateBusy, match=f"likeness train, process {first.pid}"),
             held(tmp_path, "cpu", "mine"),
@@ -322,12 +331,15 @@ def test_the_second_is_told_who_holds_the_device(tmp_path):
             pass
         with held(tmp_path, "cuda", "another device"):
             pass
-        notes, job = (
-            [],
-            Job(lambda event: (notes.append(event.text), first.stdin.write("\n"), first.stdin.flush())),
-        )
-        with held(tmp_path, "cpu", "mine", job):
-            assert f"process {os.getpid()}" in holder(tmp_path, "cpu")
+        notes: list[str] = []
+
+        def let_go(event: Event) -> None:
+            notes.append(event.text)
+            stdin.write("\n")
+            stdin.flush()
+
+        with held(tmp_path, "cpu", "mine", Job(let_go)):
+            assert f"process {os.getpid()}" in (holder(tmp_path, "cpu") or "")
         assert len(notes) == 1
         assert str(first.pid) in notes[0]
     assert holder(tmp_path, "cpu") is None
@@ -337,6 +349,7 @@ def test_waiting_for_a_device_can_be_stopped_and_a_kill_frees_it(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as first:
+        assert first.stdout is not None
         first.stdout.readline()
         job = Job()
         job.subscribe(lambda event: job.cancel())
@@ -359,7 +372,7 @@ def test_what_the_holder_starts_shares_its_device(tmp_path):
             check=False,
         )
         assert child.stdout == "held\n"
-        assert f"process {os.getpid()}" in holder(tmp_path, "cpu")
+        assert f"process {os.getpid()}" in (holder(tmp_path, "cpu") or "")
 
 
 def test_auto_is_a_real_device():
@@ -372,5 +385,7 @@ def test_a_job_of_the_command_line_is_left_to_its_own_process(store):
     assert store.claim("cpu") is None
     row = store.claim("cpu", ident)
     assert row is not None
-    assert carry_out(store, row, Fake(), Job())["readings"]
+    ended = carry_out(store, row, Fake(), Job())
+    assert isinstance(ended, dict)
+    assert ended["readings"]
     assert json.loads(json.dumps(store.get(ident).result))["out"] == str(Path("runs/a"))

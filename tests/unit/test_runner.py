@@ -228,6 +228,7 @@ runner = SubprocessRunner("fake_work:work")
 runner.run(ToyboxShow(out="step"), Job(lambda event: print(runner.pid, flush=True)))
 """
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
@@ -254,6 +255,7 @@ def test_what_json_does_not_know_travels_as_plain_values():
 
     event = Event("report", step=1, values={"loss": np.float32(0.5), "path": os.path})
     table = wire.load(wire.dump({"event": wire.pack_event(event)}))
+    assert table is not None
     assert table["event"]["values"]["loss"] == 0.5
 
 
