@@ -108,6 +108,9 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Liken
             return UnknownName(path, str(problem["input"]), _choices(model, problem["loc"]))
     lines = [f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in problems]
     allowed = [_range(_inner(model, each["loc"]), each["loc"]) for each in problems]
+    listed = next((each["loc"][-1] for each in problems if each["type"] in ("tuple_type", "list_type")), None)
+    if listed is not None:
+        return BadInput(f"{where}: {listed} takes a list.", f'Write it as one: {listed}=["a", "b"].')
     remedy = f"Allowed: {', '.join(filter(None, allowed))}." if any(allowed) else "Correct the value."
     return BadInput(f"{where}: {'; '.join(lines)}.", remedy)
 

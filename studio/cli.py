@@ -16,6 +16,7 @@ import traceback
 import types
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from pipelines.errors import BadInput, Cancelled, LikenessError, MissingAsset, UnknownName
@@ -106,6 +107,9 @@ def _carry_out(spec: JobSpec, runner: Runner, job: Job) -> tuple[dict[str, Any],
             raise Cancelled("Stopped while it waited.")
         outcome = carry_out(store, row, runner, job)
         if isinstance(outcome, Exception):
+            if resume is None and getattr(spec, "out", "") is None and row.run is not None:
+                with contextlib.suppress(OSError):  # a run folder of ours into which nothing came
+                    Path(row.run).rmdir()
             raise outcome
         return outcome, row.spec
 

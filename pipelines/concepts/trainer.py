@@ -91,9 +91,11 @@ def train(  # noqa: PLR0913 (the parts of a training, each given by the caller)
     every: int = 50,
     best: bool = True,
     resume: bool = False,
+    started: Callable[[], object] | None = None,
 ) -> Trained:
     """Train, and write adapter.safetensors (or model/), curves.csv and checkpoints into `folder`.
 
+    `started` is called once nothing speaks against the training any more, before its first step.
     `watch` is called every `every` steps and at the end; with `best` the result is the step with its highest
     score. Raises Cancelled after writing a checkpoint (named by `job.checkpoint`), Diverged for a loss or
     gradient that is not finite, BadInput where `folder` holds another training, OutOfMemory, StateBusy,
@@ -102,6 +104,8 @@ def train(  # noqa: PLR0913 (the parts of a training, each given by the caller)
     with checkpoint.locked(folder / "checkpoints"), held(base), frozen(base), threads():
         run = _Run(base, recipe, data, job, folder, seed)
         run.begin(resume)
+        if started is not None:
+            started()
         checkpointed = checkpointing(base.net) if recipe.checkpointing else nullcontext()
         with checkpointed, recipe.carrier.attached(base):
             try:

@@ -21,6 +21,7 @@ from pipelines.data.cache import Draw, Wanted, drawn
 from pipelines.data.captions import captions_of, class_captions
 from pipelines.data.opening import list_photos, open_photo
 from pipelines.errors import BadInput, BrokenWeights
+from pipelines.jobs import workspace
 
 if TYPE_CHECKING:
     from pipelines.base.backbone import Backbone
@@ -122,7 +123,7 @@ def build(  # noqa: PLR0913 (each is given by the caller alone)
         return Dataset(tuple(examples))
     own = class_captions(data, templates)
     if needs.prior_folder:
-        paths = list_photos(Path(needs.prior_folder).expanduser())
+        paths = list_photos(workspace.resolve(needs.prior_folder))
     elif draw is not None:
         size = buckets.square(resolution, base.latent.multiple)
         paths = drawn(base, Wanted(own, needs.prior_images, size, settings), draw, job, priors)

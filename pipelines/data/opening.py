@@ -47,6 +47,8 @@ def load(path: Path, near: int | None = None) -> tuple[Image.Image, tuple[int, i
     With `near`, a JPEG may come at a half, quarter or eighth of its size, its short side still at least
     `near` pixels: many times quicker, for looking only. Raises as `open_photo` does.
     """
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder, not a picture.", "Name one picture in it.")
     if not path.is_file():
         raise MissingAsset(path, "Check the path of the picture.")
     if not path.stat().st_size:
@@ -71,8 +73,9 @@ def load(path: Path, near: int | None = None) -> tuple[Image.Image, tuple[int, i
     except MemoryError:
         raise BadInput(f"{path} does not fit into memory.", "Save it smaller, or leave it out.") from None
     except Exception as error:  # noqa: BLE001 - decoders raise whatever they like on a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(
-            f"{path} is damaged or cut short ({error or type(error).__name__}).",
+            f"{path} is damaged or cut short ({reason}).",
             "Copy it again from where it came, or open it in another program and save it as JPEG or PNG.",
         ) from None
 

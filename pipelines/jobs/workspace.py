@@ -10,7 +10,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, cast
 
@@ -78,6 +79,48 @@ def new_run(kind: str, title: str, folder: Path | None = None) -> Path:
             continue
         return runs / fresh
     raise BadInput(f"{runs} holds too many runs of one name.", "Delete old runs.")
+
+
+def vacant(out: Path, kind: str) -> None:
+    """Check that a job of `kind` may write to `out` without taking anything from what stands there.
+
+    Pictures join pictures, and a training knows by itself whether it is gone on with. Raises BadInput for a
+    file, the run of another kind, or an adapter that merging would replace.
+    """
+    there = next((each for each in (out, *out.parents) if each.exists()), out)
+    if there != out and not (there.is_dir() and os.access(there, os.W_OK)):
+        raise BadInput(f"{out} cannot be made: {there} cannot be written.", "Choose another folder (--out).")
+    if kind == "merge":
+        path = out if out.suffix == ".safetensors" else out / ADAPTER
+        if path.exists():
+            raise BadInput(f"{path} exists already.", "Choose another place for the result (--out).")
+        return
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out} is a file, not a folder.", "Choose a folder for the results (--out).")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise BadInput(f"{out} cannot be written.", "Choose another folder (--out), or allow writing there.")
+    if (out / "run.json").is_file():
+        spec = read_run(out).get("spec")
+        other = cast("dict[str, Any]", spec).get("kind") if isinstance(spec, dict) else None
+        if other not in (None, kind):
+            raise BadInput(
+                f"{out} holds the results of another job ({other}).", "Choose another folder (--out)."
+            )
+
+
+@contextmanager
+def run_folder(out: Path | None, kind: str, title: str) -> Generator[Path]:
+    """The folder of a run: `out`, or a new one; that goes again where the work fails and it is empty."""
+    if out is not None:
+        yield out
+        return
+    folder = new_run(kind, title)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def slug(text: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from pipelines.errors import NotAvailable, UnknownName
+from pipelines.errors import BadInput, DiskFull, NotAvailable, UnknownName
+from pipelines.jobs import workspace
 from pipelines.jobs.spec import JobSpec
 from pipelines.progress import Job
 
@@ -32,13 +35,22 @@ BODIES = {
 """Kind of job → the function that does it, MODULE:FUNCTION."""
 
 
+RUNS = frozenset({"train", "compose", "edit", "compare", "demo", "merge"})
+"""The jobs whose `out` is the folder of a run."""
+
+
 def run(spec: JobSpec, job: Job) -> dict[str, Any]:
     """Carry out a job and return its result in plain JSON values.
 
     Raises LikenessError (NotAvailable when a package that the job needs is not installed) or Cancelled.
     """
+    out: Path | None = getattr(spec, "out", None)
+    if out is not None and spec.kind in RUNS:
+        workspace.vacant(out, spec.kind)
     try:
         return _dispatch(spec, job)
+    except OSError as error:
+        raise _of_the_disk(error, out) from error
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "pipelines", "studio"):  # a fault of ours, not of the installation
@@ -50,6 +62,22 @@ def run(spec: JobSpec, job: Job) -> dict[str, Any]:
         if not memory.is_out_of_memory(error):
             raise
         raise memory.OutOfMemory(spec.kind, str(getattr(spec, "device", "this machine")), None) from error
+
+
+def _of_the_disk(error: OSError, out: Path | None) -> Exception:
+    """A failed write in plain words: a full disk, or a folder that refuses; else the error itself."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(error.filename or out or "the result")
+    named = Path(str(error.filename)) if error.filename else None
+    if (
+        out is not None
+        and named is not None
+        and (named == out or out in named.parents or named in out.parents)
+    ):
+        return BadInput(
+            f"{out} cannot be written: {error.strerror}.", "Choose another folder for the results (--out)."
+        )
+    return error
 
 
 def _dispatch(spec: JobSpec, job: Job) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pipelines.adapters.stack import attached
 from pipelines.artifacts import atomic_write
 from pipelines.base.backbone import Backbone
 from pipelines.base.loading import open_base
+from pipelines.base.memory import UNMANAGED, Device
 from pipelines.data.photos import list_photos, open_photo
 from pipelines.errors import BadInput
 from pipelines.guidance._base import Guidance
@@ -29,6 +30,7 @@ from pipelines.jobs.model import JobSpec
 from pipelines.jobs.pictures import save as save_picture
 from pipelines.metrics import Reading, ScoreContext, score
 from pipelines.progress import Job
+from pipelines.worker.words import own_words
 
 
 @dataclass
@@ -87,6 +89,12 @@ def dressed(base: Backbone, adapters: Sequence[AdapterRef], job: Job) -> Iterato
         yield [adapter for adapter, _ in stack]
 
 
+def guarded(base: Backbone, what: str) -> AbstractContextManager[None]:
+    """Around work that may fill the device: out of memory becomes an error that names what to try next."""
+    memory: Device = getattr(base, "memory", UNMANAGED)
+    return memory.guard(what)
+
+
 def photos_of(reference: str) -> list[Image.Image]:
     """The pictures behind a reference: a photo, or a folder of them; none for an empty one."""
     if not reference:
@@ -119,7 +127,7 @@ def readings_of(
 
 def told(prompt: str, adapters: Sequence[Adapter]) -> str:
     """A prompt as the encoders should read it: without the new words, which they never learned."""
-    own = {word for each in adapters for word in (*each.words, each.metadata.get("likeness.token", ""))}
+    own = own_words(adapters)
     return " ".join(word for word in prompt.split() if word.strip(",.;:()") not in own)
 
 

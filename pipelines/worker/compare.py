@@ -31,10 +31,22 @@ def compare(spec: Compare, job: Job) -> dict[str, Any]:
         raise BadInput(f'A grid cannot vary a "{first.kind}" job.', "Use a compose or an edit job.")
     cells = list(itertools.product(*(axis.values for axis in spec.axes)))
     _check(spec.axes, len(cells))
-    folder = spec.out or workspace.new_run("compare", spec.title or "grid")
     specs = [_at(first, spec.axes, values) for values in cells]
+    with workspace.run_folder(spec.out, "compare", spec.title or "grid") as folder:
+        return _drawn(spec, specs, cells, folder, job)
+
+
+def _drawn(
+    spec: Compare,
+    specs: Sequence[Compose | Edit],
+    cells: Sequence[tuple[Any, ...]],
+    folder: Path,
+    job: Job,
+) -> dict[str, Any]:
+    """Draw the cells into their folders, lay them out, and write the table."""
     rows: list[dict[str, Any]] = []
     drawn: list[Path] = []
+    notes: list[str] = []
     for index, (each, values) in enumerate(zip(specs, cells, strict=True)):
         job.check()
         job.report(index, len(cells), cell=_words(spec.axes, values))
@@ -43,6 +55,7 @@ def compare(spec: Compare, job: Job) -> dict[str, Any]:
         drawn.append(Path(result["pictures"][0]["path"]))
         names = {axis.path: value for axis, value in zip(spec.axes, values, strict=True)}
         rows.append({**names, **result["readings"], "seconds": result["seconds"]["draw"]})
+        notes += [each for each in result["notes"] if each not in notes]
     job.report(len(cells), len(cells))
     pages = _pages(spec.axes, drawn)
     table = spec.shareable()
@@ -51,7 +64,7 @@ def compare(spec: Compare, job: Job) -> dict[str, Any]:
         for number, page in enumerate(pages)
     ]
     write_csv(folder / "grid.csv", rows)
-    result = {"out": str(folder), "grids": [str(each) for each in sheets], "cells": rows}
+    result = {"out": str(folder), "grids": [str(each) for each in sheets], "cells": rows, "notes": notes}
     workspace.write_run(folder, spec, "done", result)
     return result
 

@@ -19,6 +19,7 @@ from pipelines.spec import read
 from pipelines.worker.common import (
     Clock,
     dressed,
+    guarded,
     opened,
     photos_of,
     picture_of,
@@ -28,6 +29,7 @@ from pipelines.worker.common import (
     told,
     write_pictures,
 )
+from pipelines.worker.words import own_words, unheard
 
 
 def compose(spec: Compose, job: Job) -> dict[str, Any]:
@@ -36,18 +38,22 @@ def compose(spec: Compose, job: Job) -> dict[str, Any]:
     base, guidance = opened(spec, job, clock)
     prompts, seeds = spread(spec)
     references = photos_of(spec.references)
-    folder = spec.out or workspace.new_run("compose", prompts[0])
-    with dressed(base, spec.adapters, job) as adapters, clock("draw"):
-        images = draw(base, guidance, spec, prompts, seeds, job)
-    with clock("measure"):
+    with dressed(base, spec.adapters, job) as adapters, guarded(base, "drawing"):
+        said = unheard(base, (*spec.prompts, spec.negative), own_words(adapters))
+        for each in said:
+            job.note(each)
+        with clock("draw"):
+            images = draw(base, guidance, spec, prompts, seeds, job)
+    with clock("measure"), guarded(base, "measuring"):
         heard = [told(prompt, adapters) for prompt in prompts]
         each, overall = readings_of(base, images, heard, references) if spec.score else ([], [])
+    folder = spec.out or workspace.new_run("compose", prompts[0])
     pictures = write_pictures(folder, images, spec, prompts, seeds, each)
     result = {
         "out": str(folder),
         "pictures": [one.table() for one in pictures],
         "readings": summary(overall),
-        "notes": remarks(overall),
+        "notes": [*said, *remarks(overall)],
         "seconds": clock.seconds,
         "seconds_a_picture": round(clock.seconds["draw"] / len(images), 3),
     }

@@ -25,8 +25,12 @@ BETTER = {"dino_i": "likeness (DINO-I)", "clip_i": "likeness (CLIP-I)", "clip_t"
 
 def demo(spec: Demo, job: Job) -> dict[str, Any]:
     """Run it; → the sheet, the adapter, and a row of readouts without and with the concept."""
+    with workspace.run_folder(spec.out, "demo", spec.class_word) as folder:
+        return _run(spec, folder, job)
+
+
+def _run(spec: Demo, folder: Path, job: Job) -> dict[str, Any]:
     born = psutil.Process().create_time()
-    folder = spec.out or workspace.new_run("demo", spec.class_word)
     concept = presets.native(spec.base).get("concept", {"method": "dreambooth_lora"})
     if spec.steps is not None:
         concept = {**concept, "steps": spec.steps}
@@ -79,7 +83,7 @@ def demo(spec: Demo, job: Job) -> dict[str, Any]:
         "trainable_parameters": trained["trainable_parameters"],
         "bytes": trained["bytes"],
         "seconds": {**trained["seconds"], "to first picture": round(to_first, 1)},
-        "notes": after["notes"],
+        "notes": [*trained["notes"], *after["notes"]],
     }
     workspace.write_run(folder, spec, "done", result)
     return result

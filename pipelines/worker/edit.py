@@ -13,6 +13,7 @@ from pipelines.spec import read
 from pipelines.worker.common import (
     Clock,
     dressed,
+    guarded,
     opened,
     photos_of,
     picture_of,
@@ -22,6 +23,7 @@ from pipelines.worker.common import (
     told,
     write_pictures,
 )
+from pipelines.worker.words import own_words, unheard
 
 
 def edit(spec: Edit, job: Job) -> dict[str, Any]:
@@ -46,10 +48,14 @@ def edit(spec: Edit, job: Job) -> dict[str, Any]:
         height=spec.height,
         mask=picture_of(spec.mask, "mask") if spec.mask else None,
     )
-    with dressed(base, spec.adapters, job) as adapters, clock("draw"):
-        edited = method.run(base, request, guidance, job)
     references = photos_of(spec.references)
-    with clock("measure"):
+    with dressed(base, spec.adapters, job) as adapters, guarded(base, "editing"):
+        said = unheard(base, (*spec.prompts, spec.source, spec.negative), own_words(adapters))
+        for each in said:
+            job.note(each)
+        with clock("draw"):
+            edited = method.run(base, request, guidance, job)
+    with clock("measure"), guarded(base, "measuring"):
         heard = [told(prompt, adapters) for prompt in prompts]
         each, overall = readings_of(base, edited.images, heard, references) if spec.score else ([], [])
     folder = spec.out or workspace.new_run("edit", prompts[0])
@@ -58,7 +64,7 @@ def edit(spec: Edit, job: Job) -> dict[str, Any]:
         "out": str(folder),
         "pictures": [one.table() for one in pictures],
         "readings": summary(overall) | edited.readings,
-        "notes": [*edited.notes, *remarks(overall)],
+        "notes": [*said, *edited.notes, *remarks(overall)],
         "seconds": clock.seconds,
     }
     workspace.write_run(folder, spec, "done", result)

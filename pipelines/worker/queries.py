@@ -190,6 +190,7 @@ def _folder(path: Path) -> dict[str, Any]:
     result = {
         "path": str(path),
         "status": table.get("status"),
+        **({"note": table["note"]} if table.get("note") else {}),
         "readings": table.get("readings"),
         "job": table.get("spec"),
     }

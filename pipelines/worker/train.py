@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -18,14 +20,15 @@ from pipelines.concepts.trainer import train as train_concept
 from pipelines.concepts.watch import Watcher
 from pipelines.data import dataset
 from pipelines.data.photos import check, list_photos, open_photo
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Cancelled, LikenessError
 from pipelines.guidance.cfg import CFG
 from pipelines.jobs import presets, workspace
 from pipelines.jobs.kinds import PhotoSet, Train
 from pipelines.progress import Job
 from pipelines.sampling.generate import Request, generate
 from pipelines.spec import read
-from pipelines.worker.common import Clock, readings_of, summary
+from pipelines.worker.common import Clock, guarded, readings_of, summary
+from pipelines.worker.words import mixed_up, unheard
 
 PLACES = ("on the beach", "in the forest", "in the snow", "in a room")
 CANARY = "a red car in a city at night"
@@ -37,15 +40,16 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
     """Teach a base the subject of `spec.data`; → the run folder, its adapter, and what came of it."""
     concept = cast("Concept", read("concepts", spec.concept))
     words(spec.data)
+    listed(spec.data)
     clock = Clock()
     with clock("load"):
         base = open_base(spec.base, spec.device, job)
     paths = subject_photos(spec.data, concept.resolution or base.latent.size, job)
-    folder = spec.out or workspace.new_run("train", f"{spec.data.token} {spec.data.class_word}")
     quiet = Quiet(job)
     scale = spec.watch.guidance or native_scale(spec.base)
-    with clock("prepare"):
+    with clock("prepare"), guarded(base, "preparing the photos"):
         recipe = concept.recipe(base, spec.data)
+        said = _heard(base, spec, job)
         data = dataset.build(
             base,
             paths,
@@ -55,13 +59,13 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
             draw=lambda prompts, seeds: _draw(base, scale, prompts, seeds, quiet),
             settings=f"cfg {scale:g}, {STEPS} steps",
         )
-    workspace.write_run(folder, spec, "running")
+    folder = spec.out or workspace.new_run("train", f"{spec.data.token} {spec.data.class_word}")
     watch: Watching | None = None
     if spec.watch.every:
         watch = Watching(base, spec, [open_photo(each) for each in paths], folder, quiet, scale)
-        with clock("watch"):
+        with clock("watch"), guarded(base, "drawing samples"):
             watch.before()
-    with clock("train"):
+    with clock("train"), _written_down(folder, spec) as started:
         trained = train_concept(
             base,
             recipe,
@@ -73,9 +77,50 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
             every=spec.watch.every,
             best=spec.watch.best,
             resume=spec.resume,
+            started=started,
         )
-    _card(base, folder, trained, recipe)
-    result = {
+        _card(base, folder, trained, recipe)
+    result = _result(trained, folder) | {
+        "alarms": watch.alarms if watch else [],
+        "notes": said,
+        "seconds": clock.seconds,
+    }
+    workspace.write_run(folder, spec, "done", result)
+    return result
+
+
+def _heard(base: Backbone, spec: Train, job: Job) -> list[str]:
+    """Say what the base knows of the token and does not know of the other words."""
+    data = spec.data
+    texts = (*spec.watch.prompts, data.class_word, data.template.replace("{class_word}", data.class_word))
+    known = (data.token, "{token}", "token")
+    said = [*mixed_up(base, data.token), *unheard(base, texts, known)]
+    for each in said:
+        job.note(each)
+    return said
+
+
+@contextmanager
+def _written_down(folder: Path, spec: Train) -> Iterator[Callable[[], object]]:
+    """Keep run.json true: "running" once the training began (gives what to call then), and how it ended.
+
+    A training that is refused leaves the run of another that stands in the folder as it was.
+    """
+    begun: list[Path] = []
+    try:
+        yield lambda: begun.append(workspace.write_run(folder, spec, "running"))
+    except (Cancelled, LikenessError) as error:
+        if begun:
+            status = "cancelled" if isinstance(error, Cancelled) else "failed"
+            with suppress(
+                OSError, LikenessError
+            ):  # of a full disk, say: the error under way is the one to tell
+                workspace.write_run(folder, spec, status, note=str(error))
+        raise
+
+
+def _result(trained: Trained, folder: Path) -> dict[str, Any]:
+    return {
         "out": str(folder),
         "adapter": str(trained.path),
         "trigger": trained.trigger,
@@ -86,11 +131,7 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
         "loss": round(trained.loss, 5),
         "curve": trained.readings,
         "readings": trained.readings[-1] if trained.readings else None,
-        "alarms": watch.alarms if watch else [],
-        "seconds": clock.seconds,
     }
-    workspace.write_run(folder, spec, "done", result)
-    return result
 
 
 def _bytes(path: Path) -> int:
@@ -117,23 +158,34 @@ def _card(base: Backbone, folder: Path, trained: Trained, recipe: Recipe) -> Non
     atomic_write(folder / "card.md", text.encode())
 
 
-def subject_photos(data: PhotoSet, size: int, job: Job) -> list[Path]:
-    """The photos that can be used; says what is wrong with the others. Raises BadInput for none."""
+def listed(data: PhotoSet) -> list[Path]:
+    """The photos that are named, looked at by nobody yet. Raises BadInput for none, MissingAsset."""
     if not data.photos:
         raise BadInput("There are no photos.", "Name a folder of photos: likeness train photos/dog …")
     found = [each for each in list_photos(workspace.resolve(data.photos)) if each.name not in data.exclude]
+    if not found:
+        raise BadInput("Every photo is left out.", "Leave out fewer (--exclude).")
+    return found
+
+
+def subject_photos(data: PhotoSet, size: int, job: Job) -> list[Path]:
+    """The photos that can be used; says what is wrong with the others. Raises BadInput for none."""
+    found = listed(data)
     report = check(found, size, job)
-    for each in report.photos:
-        if each.verdict in ("unusable", "poor"):
-            job.note(f"{each.path.name} is {each.verdict}: {' '.join(each.reasons)}")
-    for reason in report.reasons:
-        job.note(reason)
+    bad = [each for each in report.photos if each.verdict in ("unusable", "poor")]
     good = [each.path for each in report.photos if each.verdict != "unusable"]
     if not good:
+        said = "; ".join(f"{each.path.name}: {', '.join(each.reasons)}".rstrip(".") for each in bad[:3])
+        more = f"; and {len(bad) - 3:,} more" if len(bad) > 3 else ""
+        what = "The only photo" if len(found) == 1 else f"None of the {len(found):,} photos"
         raise BadInput(
-            f"None of the {len(found)} photos can be used.",
-            "Add a few sharp, well-lit photos of the subject.",
+            f"{what} can{'not' if len(found) == 1 else ''} be used. {said}{more}.",
+            "Add a few sharp, well-lit photos of the subject; to look at them first: likeness check PHOTOS.",
         )
+    for each in bad:
+        job.note(f"{each.path.name} is {each.verdict}: {'; '.join(each.reasons)}")
+    for reason in report.reasons:
+        job.note(reason)
     return good
 
 
