@@ -96,7 +96,11 @@ def _fill(leaf: argparse.ArgumentParser, name: str, kind: str) -> None:
     leaf.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     leaf.add_argument("--workspace", metavar="DIR", help="folder of runs, presets and the list of jobs")
     if command is None:
-        words = [Word(each, _flag(each)) for each in model.model_fields if each not in HIDDEN]
+        words = [
+            Word(name, _flag(name), many=get_origin(field.annotation) is tuple)
+            for name, field in model.model_fields.items()
+            if name not in HIDDEN
+        ]
     else:
         words = list(command.words)
         _add_layers(leaf, command)

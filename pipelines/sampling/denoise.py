@@ -34,6 +34,7 @@ class Denoiser:
         self.step: Step | None = None
         self.rows = self.calls = 0
         self._kept: dict[str, Tensor] = {}
+        self._kept_joined: dict[tuple[tuple[str, ...], int], Conditioning] = {}
 
     def begin(self, step: Step) -> None:
         """Forget the last step."""
@@ -96,7 +97,7 @@ class Denoiser:
         within: AbstractContextManager[object] | None,
     ) -> dict[str, Tensor]:
         batch = len(step.x)
-        parts = [self._condition(name, step).expand(batch) for name in branches]
+        joined = self._joined(branches, step)
         rows = {name: slice(i * batch, (i + 1) * batch) for i, name in enumerate(branches)}
         self.rows += batch * len(branches)
         self.calls += 1
@@ -110,9 +111,18 @@ class Denoiser:
             rows_in_flight(base, rows),
             within if within is not None else nullcontext(),
         ):
-            out = base.predict(x, step.t.repeat(len(branches)), Conditioning.cat(parts))
+            out = base.predict(x, step.t.repeat(len(branches)), joined)
         return {name: out[slot] for name, slot in rows.items()}
 
-    def _condition(self, name: str, step: Step) -> Conditioning:
-        condition = self.conditions[name]
-        return condition if isinstance(condition, Conditioning) else condition(step)
+    def _joined(self, branches: Sequence[str], step: Step) -> Conditioning:
+        """The rows of all branches in one batch; made once where none of them changes with the step."""
+        key = (tuple(branches), len(step.x))
+        if (found := self._kept_joined.get(key)) is not None:
+            return found
+        conditions = [self.conditions[name] for name in branches]
+        fixed = all(isinstance(each, Conditioning) for each in conditions)
+        now = [each if isinstance(each, Conditioning) else each(step) for each in conditions]
+        joined = Conditioning.cat([each.expand(len(step.x)) for each in now])
+        if fixed:
+            self._kept_joined[key] = joined
+        return joined

@@ -276,7 +276,7 @@ world, made by `likeness toybox build` and measured by `likeness toybox judge`.
 | text_encoder | 4 layers of 128 | CLIPTextModel |
 | tokenizer | a vocabulary of its own, 48 tokens at most | CLIPTokenizer |
 | vae | f = 8; carries the drawn world and photographs | AutoencoderTiny |
-| scheduler | scaled linear, 1000 steps | DDIMScheduler |
+| scheduler | scaled linear, 1000 steps, β from 0.00085 to 0.018 | DDIMScheduler |
 | clip | toybox-clip, trained contrastively on the drawn world | CLIPModel |
 | dino | toybox-dino, tells identities apart | Dinov2Model |
 | weak | a weaker sibling of the base, for AutoGuidance | UNet2DConditionModel |
