@@ -105,7 +105,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Liken
         if problem["type"] == "extra_forbidden":
             return UnknownName(f"setting of {where}", path, _siblings(model, problem["loc"]))
         if problem["type"] == "literal_error":
-            return UnknownName(path, str(problem["input"]), _choices(model, problem["loc"]))
+            name = ".".join(part for part in problem["loc"] if isinstance(part, str))
+            return UnknownName(name, str(problem["input"]), _choices(model, problem["loc"]))
     lines = [f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in problems]
     allowed = [_range(_inner(model, each["loc"]), each["loc"]) for each in problems]
     listed = next((each["loc"][-1] for each in problems if each["type"] in ("tuple_type", "list_type")), None)
@@ -158,8 +159,17 @@ def _siblings(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _choices(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    field = _inner(model, loc).model_fields.get(str(loc[-1]))
-    return [each for each in get_args(field.annotation) if isinstance(each, str)] if field else []
+    """The words that the field at `loc`, or the items of the list there, may be."""
+    names = tuple(each for each in loc if isinstance(each, str))
+    field = _inner(model, loc).model_fields.get(names[-1]) if names else None
+    return _words(field.annotation) if field else []
+
+
+def _words(annotation: Any) -> list[str]:
+    """The strings of a Literal, however deep it stands in the annotation."""
+    return [
+        word for each in get_args(annotation) for word in ([each] if isinstance(each, str) else _words(each))
+    ]
 
 
 def _range(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:

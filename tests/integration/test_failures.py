@@ -186,6 +186,15 @@ def test_a_failed_job_leaves_no_empty_run(say: Any, here: Path) -> None:
     assert list((workspace.root() / "runs").iterdir()) == []
 
 
+def test_a_word_of_a_list_that_is_unknown_names_the_nearest(say: Any) -> None:
+    code, error, _ = say("train", photos(), *TRAIN, "--set", 'targets=["attentoin"]')
+    assert (code, error["type"]) == (2, "UnknownName")
+    assert 'Did you mean "attention"?' in error["remedy"]
+    code, error, _ = say("train", photos(), *TRAIN, "--set", "targets=attention")
+    assert code == 2
+    assert "targets=[" in error["remedy"]
+
+
 def test_an_adapter_of_another_family_is_named(say: Any, here: Path) -> None:
     name = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
     tensors = {
@@ -269,11 +278,11 @@ def _fork(words: list[str], log: Path, pause: float) -> int:
         os.dup2(handle, 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         trainer.EVERY_STEPS, trainer.SHARE_OF_TIME = 2, 1e9
-        step = trainer._Run._step
+        honest = trainer._Run._step
 
-        def slow(run: Any, at: int) -> float:
-            time.sleep(pause if at >= 3 else 0)
-            return step(run, at)
+        def slow(self: Any, step: int) -> float:
+            time.sleep(pause if step >= 3 else 0)
+            return honest(self, step)
 
         trainer._Run._step = slow
         code = cli.main(words)
