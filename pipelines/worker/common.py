@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +127,11 @@ def readings_of(
 
 def told(prompt: str, adapters: Sequence[Adapter]) -> str:
     """A prompt as the encoders should read it: without the new words, which they never learned."""
-    own = own_words(adapters)
+    return without(prompt, own_words(adapters))
+
+
+def without(prompt: str, own: Collection[str]) -> str:
+    """A prompt without some words."""
     return " ".join(word for word in prompt.split() if word.strip(",.;:()") not in own)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.artifacts import read_png_spec
+from pipelines.artifacts import read_png_spec, read_safetensors_header
 from pipelines.data.photos import list_photos, open_photo
 from pipelines.errors import BadInput, LikenessError
 from pipelines.jobs import workspace
@@ -13,7 +13,7 @@ from pipelines.jobs.kinds import Score
 from pipelines.metrics import ScoreContext
 from pipelines.metrics import score as measure
 from pipelines.progress import Job
-from pipelines.worker.common import photos_of, remarks, summary
+from pipelines.worker.common import photos_of, remarks, summary, without
 
 
 def score(spec: Score, job: Job) -> dict[str, Any]:
@@ -53,10 +53,21 @@ def family_of(base: str) -> str:
 
 
 def _own_prompt(path: Path) -> str:
-    """The prompt that a picture of ours carries; empty for others."""
+    """The prompt that a picture of ours carries, without the new words of its adapters; empty for others."""
     try:
         table = read_png_spec(path) or {}
     except LikenessError:
         return ""
     prompts = table.get("prompts") or [""]
-    return str(prompts[0])
+    own = {_token(str(each.get("adapter", ""))) for each in table.get("adapters") or ()}
+    return without(str(prompts[0]), own)
+
+
+def _token(reference: str) -> str:
+    """The new word of an adapter, where its file is at hand and says so."""
+    try:
+        return read_safetensors_header(workspace.resolve(reference, want="adapter")).metadata.get(
+            "likeness.token", ""
+        )
+    except LikenessError:
+        return ""
