@@ -14,6 +14,7 @@ from pipelines.adapters import card, formats
 from pipelines.artifacts import atomic_write, write_png
 from pipelines.base.backbone import Backbone
 from pipelines.base.loading import open_base
+from pipelines.base.memory import Training, forecast, pick
 from pipelines.concepts._base import Concept, Recipe
 from pipelines.concepts.trainer import Trained
 from pipelines.concepts.trainer import train as train_concept
@@ -50,6 +51,7 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
     with clock("prepare"), guarded(base, "preparing the photos"):
         recipe = concept.recipe(base, spec.data)
         said = _heard(base, spec, job)
+        job.note(_memory(base, spec, concept, recipe))
         data = dataset.build(
             base,
             paths,
@@ -87,6 +89,23 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
     }
     workspace.write_run(folder, spec, "done", result)
     return result
+
+
+def _memory(base: Backbone, spec: Train, concept: Concept, recipe: Recipe) -> str:
+    """What the training will take, against what is free, in a sentence."""
+    size = concept.resolution or base.latent.size
+    need = forecast(
+        base,
+        Training(
+            sum(each.numel() for group in recipe.carrier.groups() for each in group.tensors.values()),
+            concept.batch * (2 if recipe.data.prior else 1),
+            size,
+            size,
+            concept.checkpointing,
+            bool(recipe.carrier.touches & {"tokens", "text"}),
+        ),
+    )
+    return f"Memory of the training: {need.sentence(pick(spec.device).available())}"
 
 
 def _heard(base: Backbone, spec: Train, job: Job) -> list[str]:
