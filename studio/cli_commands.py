@@ -69,7 +69,7 @@ _DRAWING = (
     Word("guidance.method", "--guidance", "the guidance method; see: likeness methods --family guidance"),
     Word("sampler.name", "--sampler"),
     Word("sampler.steps", "--steps"),
-    *_options("width", "height", "count", "seed", "base", "device", "references", "score", "out"),
+    *_options("width", "height", "count", "seed", "base", "device", "memory", "references", "score", "out"),
 )
 
 COMMANDS: dict[str, Command] = {
@@ -88,7 +88,7 @@ COMMANDS: dict[str, Command] = {
             Word("concept.steps", "--steps", "training steps; default: the method's own"),
             Word("watch.every", "--watch-every"),
             Word("watch.prompts", "--watch-prompt", many=True),
-            *_options("seed", "base", "device", "out", "resume"),
+            *_options("seed", "base", "device", "memory", "out", "resume"),
         ),
         "concepts",
     ),

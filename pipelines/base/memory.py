@@ -58,7 +58,7 @@ class OutOfMemory(LikenessError):
     def __init__(self, what: str, device: str, next_policy: Policy | None) -> None:
         remedy = "Use a smaller picture, a smaller batch, or gradient checkpointing."
         if next_policy is not None:
-            remedy = f'Use the memory policy "{next_policy}". {_WORDS[next_policy]}'
+            remedy = f"Use --memory {next_policy}. {_WORDS[next_policy]}"
         super().__init__(f"The memory of {device} is full ({what}); what was being made was dropped.", remedy)
         self.next_policy: Policy | None = next_policy
 

@@ -16,6 +16,11 @@ from pipelines.jobs.model import Device, JobSpec, files, method, shareable_table
 from pipelines.spec import knob
 
 Table = dict[str, Any]
+Memory = Literal["auto", "resident", "model", "tiled"]
+MEMORY_HELP = (
+    "what is on the device: resident, everything; model, one component at a time; tiled, also the picture in "
+    "parts; auto, whatever fits"
+)
 
 
 class Part(BaseModel, frozen=True, extra="forbid"):
@@ -63,6 +68,7 @@ class Drawing(JobSpec, frozen=True):
     count: int = knob(1, 1, 1000, help="pictures a prompt")
     seed: int = knob(0, 0, 2**63 - 1, help="seed of the first picture; the others count up")
     device: Device = knob("auto", help="where to draw; auto takes a GPU if there is one")
+    memory: Memory = knob("auto", help=MEMORY_HELP, expert=True)
     references: str = files("", help="photos of the subject to measure likeness against")
     score: bool = knob(True, help="measure every picture: obedience, and likeness where there are references")
     out: Path | None = knob(None, help="folder for the results; default: a new run in the workspace")
@@ -111,6 +117,7 @@ class Train(JobSpec, frozen=True):
     watch: Watch = Field(default_factory=Watch, description="samples and readouts while training")
     seed: int = knob(0, 0, 2**31 - 1, help="seed of noise, timesteps and order")
     device: Device = knob("auto", help="where to train; auto takes a GPU if there is one")
+    memory: Memory = knob("auto", help=MEMORY_HELP, expert=True)
     resume: bool = knob(False, help="go on from the last checkpoint of the run")
     out: Path | None = knob(None, help="run folder; default: a new run in the workspace")
 

@@ -19,13 +19,13 @@ from pipelines.adapters.stack import attached
 from pipelines.artifacts import atomic_write
 from pipelines.base.backbone import Backbone
 from pipelines.base.loading import open_base
-from pipelines.base.memory import UNMANAGED, Device
+from pipelines.base.memory import UNMANAGED, Device, Policy
 from pipelines.data.photos import list_photos, open_photo
 from pipelines.errors import BadInput
 from pipelines.guidance._base import Guidance
 from pipelines.guidance._compose import read_guidance
 from pipelines.jobs import workspace
-from pipelines.jobs.kinds import AdapterRef, Drawing
+from pipelines.jobs.kinds import AdapterRef, Drawing, Train
 from pipelines.jobs.model import JobSpec
 from pipelines.jobs.pictures import save as save_picture
 from pipelines.metrics import Reading, ScoreContext, score
@@ -64,11 +64,16 @@ class Picture:
         return {"path": str(self.path), "prompt": self.prompt, "seed": self.seed, "readings": self.readings}
 
 
+def policy_of(spec: Drawing | Train) -> Policy | None:
+    """The memory policy that a job asks for; None lets the device decide."""
+    return None if spec.memory == "auto" else spec.memory
+
+
 def opened(spec: Drawing, job: Job, clock: Clock) -> tuple[Backbone, Guidance]:
     """The base and the guidance of a drawing. Raises what opening and reading raise."""
     guidance = read_guidance(spec.guidance)
     with clock("load"):
-        base = open_base(spec.base, spec.device, job)
+        base = open_base(spec.base, spec.device, job, policy=policy_of(spec))
     return base, guidance
 
 

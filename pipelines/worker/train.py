@@ -28,7 +28,7 @@ from pipelines.jobs.kinds import PhotoSet, Train
 from pipelines.progress import Job
 from pipelines.sampling.generate import Request, generate
 from pipelines.spec import read
-from pipelines.worker.common import Clock, guarded, readings_of, summary
+from pipelines.worker.common import Clock, guarded, policy_of, readings_of, summary
 from pipelines.worker.words import mixed_up, unheard
 
 PLACES = ("on the beach", "in the forest", "in the snow", "in a room")
@@ -44,7 +44,7 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
     listed(spec.data)
     clock = Clock()
     with clock("load"):
-        base = open_base(spec.base, spec.device, job)
+        base = open_base(spec.base, spec.device, job, policy=policy_of(spec))
     paths = subject_photos(spec.data, concept.resolution or base.latent.size, job)
     quiet = Quiet(job)
     scale = spec.watch.guidance or native_scale(spec.base)

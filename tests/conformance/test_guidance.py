@@ -105,7 +105,8 @@ def test_a_row_of_a_batch_is_the_same_alone(base: Backbone, table: Mapping[str, 
     guidance = read_guidance(table)
     together = draw(base, guidance, (0, 1, 2))
     for row in range(3):
-        assert close(draw(base, guidance, (row,)), together[row : row + 1])
+        # several threads share out a batch otherwise than one row, and a random net enlarges the roundings
+        assert close(draw(base, guidance, (row,)), together[row : row + 1], 1e-4)
 
 
 @every_table
