@@ -8,10 +8,9 @@ moves V instead, which does not return to W at 0. New words have no strength: th
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch.nn import functional
 from pipelines.adapters.adapter import Adapter, AdapterMismatch, Change, Full
 from pipelines.adapters.layers import Layer, delta, gain_of, placed
 from pipelines.base.backbone import Backbone
+from pipelines.base.features import wrapped_forward
 from pipelines.base.text import added
 from pipelines.errors import BadInput
 
@@ -36,13 +36,7 @@ def attached(base: Backbone, stack: Stack) -> Generator[None]:
     refers to the weights found on entry. Raises AdapterMismatch (another family or shape, two adapters with
     one word) or BadInput before anything is changed.
     """
-    live = _live(stack)
-    plan, words = _plan(base, live), words_of(live)
-    with ExitStack() as undo:
-        if words:
-            undo.enter_context(added(base, words))
-        for layer, changes in plan.values():
-            undo.enter_context(_wrapped(layer, changes))
+    with _entered(base, stack, _wrapped):
         yield
 
 
@@ -52,13 +46,22 @@ def merged(base: Backbone, stack: Stack) -> Generator[None]:
 
     The original tensors are kept aside and put back, since subtracting what was added is not exact.
     """
+    with _entered(base, stack, _folded):
+        yield
+
+
+@contextmanager
+def _entered(
+    base: Backbone, stack: Stack, door: Callable[[Layer, Iterable[Weighted]], AbstractContextManager[None]]
+) -> Generator[None]:
+    """The words of the adapters, and every touched layer through a door."""
     live = _live(stack)
     plan, words = _plan(base, live), words_of(live)
     with ExitStack() as undo:
         if words:
             undo.enter_context(added(base, words))
         for layer, changes in plan.values():
-            undo.enter_context(_folded(layer, changes))
+            undo.enter_context(door(layer, changes))
         yield
 
 
@@ -175,26 +178,19 @@ def _branch(layer: Layer, change: Change, weight: float) -> _Branch:
     return _Branch(layer, {key: each.detach().to(own.device, own.dtype) for key, each in tensors.items()})
 
 
-@contextmanager
-def _wrapped(layer: Layer, changes: Iterable[Weighted]) -> Generator[None]:
+def _wrapped(layer: Layer, changes: Iterable[Weighted]) -> AbstractContextManager[None]:
     branches = [_branch(layer, change, weight) for change, weight in changes]
-    before: Callable[..., Tensor] = layer.forward
-    own: Any = layer.__dict__.get("forward")  # accelerate's offloading sets one; it must come back
 
-    def forward(input: Tensor) -> Tensor:
-        out = before(input)
-        for each in branches:
-            out = out + each(input)
-        return out
+    def make(before: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def forward(input: Tensor) -> Tensor:
+            out = before(input)
+            for each in branches:
+                out = out + each(input)
+            return out
 
-    layer.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del layer.forward
-        else:
-            layer.forward = own
+        return forward
+
+    return wrapped_forward(layer, make)
 
 
 @contextmanager

@@ -123,11 +123,22 @@ def readings_of(
 ) -> tuple[list[dict[str, float]], list[Reading]]:
     """Readouts of every picture by name, and of all together."""
     readings = score(images, ScoreContext(prompts, references, base.family), names)
-    each: list[dict[str, float]] = [{} for _ in images]
+    return by_picture(readings, len(images)), readings
+
+
+def by_picture(readings: Sequence[Reading], count: int) -> list[dict[str, float]]:
+    """Name → value of each of `count` pictures, as far as readings tell pictures apart."""
+    each: list[dict[str, float]] = [{} for _ in range(count)]
     for reading in readings:
         for values, value in zip(each, reading.each, strict=False):
             values[reading.name] = round(value, 4)
-    return each, readings
+    return each
+
+
+def spread(spec: Drawing) -> tuple[list[str], list[int]]:
+    """Prompts and seeds of every picture: each prompt gets the same seeds."""
+    prompts = [prompt for prompt in spec.prompts for _ in range(spec.count)]
+    return prompts, [spec.seed + index for index in range(spec.count)] * len(spec.prompts)
 
 
 def told(prompt: str, adapters: Sequence[Adapter]) -> str:

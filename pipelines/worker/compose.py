@@ -25,6 +25,7 @@ from pipelines.worker.common import (
     picture_of,
     readings_of,
     remarks,
+    spread,
     summary,
     told,
     write_pictures,
@@ -33,7 +34,9 @@ from pipelines.worker.words import own_words, unheard
 
 
 def compose(spec: Compose, job: Job) -> dict[str, Any]:
-    """Draw `count` pictures of every prompt; → their paths, seeds and readings."""
+    """Draw `count` pictures of every prompt; → their paths, seeds and readings. Raises BadInput for none."""
+    if not any(each.strip() for each in spec.prompts):
+        raise BadInput("There is nothing to draw.", 'Say what: likeness generate "a red dog on the beach".')
     clock = Clock()
     base, guidance = opened(spec, job, clock)
     prompts, seeds = spread(spec)
@@ -59,14 +62,6 @@ def compose(spec: Compose, job: Job) -> dict[str, Any]:
     }
     workspace.write_run(folder, spec, "done", result)
     return result
-
-
-def spread(spec: Compose) -> tuple[list[str], list[int]]:
-    """Prompts and seeds of every picture: each prompt gets the same seeds. Raises BadInput without one."""
-    if not any(each.strip() for each in spec.prompts):
-        raise BadInput("There is nothing to draw.", 'Say what: likeness generate "a red dog on the beach".')
-    prompts = [prompt for prompt in spec.prompts for _ in range(spec.count)]
-    return prompts, [spec.seed + index for index in range(spec.count)] * len(spec.prompts)
 
 
 def draw(

@@ -31,7 +31,8 @@ def demo(spec: Demo, job: Job) -> dict[str, Any]:
 
 def _run(spec: Demo, folder: Path, job: Job) -> dict[str, Any]:
     born = psutil.Process().create_time()
-    concept = presets.native(spec.base).get("concept", {"method": "dreambooth_lora"})
+    native = presets.native(spec.base)
+    concept = native.get("concept", {"method": "dreambooth_lora"})
     if spec.steps is not None:
         concept = {**concept, "steps": spec.steps}
     words = PhotoSet(photos=spec.photos, token=spec.token, class_word=spec.class_word)
@@ -51,10 +52,9 @@ def _run(spec: Demo, folder: Path, job: Job) -> dict[str, Any]:
     plain = spec.prompts or tuple(f"a {{token}} {spec.class_word} {place}" for place in PLACES)
     own = tuple(each.replace("{token}", spec.token) for each in plain)
     bare = tuple(" ".join(each.replace("{token}", "").split()) for each in plain)
-    guidance = presets.native(spec.base).get("guidance", {"method": "cfg"})
     common: dict[str, Any] = {
         "base": spec.base,
-        "guidance": guidance,
+        "guidance": native.get("guidance", {"method": "cfg"}),
         "seed": spec.seed + 1,
         "device": spec.device,
         "references": spec.photos,

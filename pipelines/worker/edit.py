@@ -19,6 +19,7 @@ from pipelines.worker.common import (
     picture_of,
     readings_of,
     remarks,
+    spread,
     summary,
     told,
     write_pictures,
@@ -34,8 +35,7 @@ def edit(spec: Edit, job: Job) -> dict[str, Any]:
     image = picture_of(spec.image, "picture to edit")
     clock = Clock()
     base, guidance = opened(spec, job, clock)
-    prompts = [prompt for prompt in spec.prompts for _ in range(spec.count)]
-    seeds = [spec.seed + index for index in range(spec.count)] * len(spec.prompts)
+    prompts, seeds = spread(spec)
     request = EditRequest(
         image=image,
         prompts=prompts,

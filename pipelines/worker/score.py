@@ -13,7 +13,7 @@ from pipelines.jobs.kinds import Score
 from pipelines.metrics import ScoreContext
 from pipelines.metrics import score as measure
 from pipelines.progress import Job
-from pipelines.worker.common import photos_of, remarks, summary, without
+from pipelines.worker.common import by_picture, photos_of, remarks, summary, without
 
 
 def score(spec: Score, job: Job) -> dict[str, Any]:
@@ -32,11 +32,9 @@ def score(spec: Score, job: Job) -> dict[str, Any]:
     context = ScoreContext(prompts, references, family_of(spec.base), device=spec.device)
     overall = measure(images, context, spec.metrics)
     rows: list[dict[str, Any]] = [
-        {"path": str(path), "prompt": prompt} for path, prompt in zip(paths, prompts, strict=True)
+        {"path": str(path), "prompt": prompt, **values}
+        for path, prompt, values in zip(paths, prompts, by_picture(overall, len(paths)), strict=True)
     ]
-    for reading in overall:
-        for row, value in zip(rows, reading.each, strict=False):
-            row[reading.name] = round(value, 4)
     return {
         **summary(overall),
         "pictures": rows,

@@ -11,7 +11,7 @@ outputs bitwise equal; DoRA to rounding (1e-5 relative), since its gain multipli
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING, Any
@@ -92,7 +92,7 @@ class LowRankCarrier:
         """Let the layers add their low rank."""
         with ExitStack() as stack:
             for name, layer in layers_of(base, self.targets, self.text):
-                stack.enter_context(_forward(layer, self._changed(layer, self.factors[name])))
+                stack.enter_context(_beside(layer, self._changed(layer, self.factors[name])))
             yield
 
     def groups(self) -> list[ParamGroup]:
@@ -208,16 +208,8 @@ def _apply(layer: Any, x: Tensor, weight: Tensor, inner: bool = False) -> Tensor
     return functional.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation)
 
 
-@contextmanager
-def _forward(layer: nn.Module, change: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
-    """Give a layer another forward for the while."""
-    before: Callable[[Tensor], Tensor] = layer.forward
-    own: Any = vars(layer).get("forward")  # offloading hooks set one; it must come back
-    layer.forward = lambda x: change(x, before(x))
-    try:
-        yield
-    finally:
-        if own is None:
-            del layer.forward
-        else:
-            layer.forward = own
+def _beside(layer: nn.Module, change: Callable[[Tensor, Tensor], Tensor]) -> AbstractContextManager[None]:
+    """Let a layer give change(its input, its output) for the while."""
+    from pipelines.base.features import wrapped_forward
+
+    return wrapped_forward(layer, lambda before: lambda x: change(x, before(x)))
