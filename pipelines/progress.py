@@ -1,7 +1,8 @@
 """Job: the handle that a caller holds on running work, passed down explicitly and never global.
 
-The work calls `report`, `preview`, `note`, and `check` once a step; the caller subscribes to events
-and may `cancel`. No torch here: a preview is handed on as it is.
+The work calls `report`, `preview`, `note`, and `check` once a step; the caller subscribes to events,
+may `cancel`, and may `ask` for things on the way, such as a sample now, which the work `take`s. No torch
+here: a preview is handed on as it is.
 """
 
 from __future__ import annotations
@@ -34,15 +35,21 @@ Subscriber = Callable[[Event], None]
 
 
 class Job:
-    """Progress out, cancellation in. `cancel` may be called from another thread or a signal handler.
+    """Progress out, wishes in. `cancel` may be called from a signal handler, it and `ask` from any thread.
 
     `deadline` is the time limit in seconds from now; once it has passed, `check` raises Cancelled.
-    `checkpoint` is the last complete checkpoint, set by trainings, named to the user on a stop.
+    `checkpoint` is the last complete checkpoint, set by trainings, named to the user on a stop. `previews`
+    says whether anybody looks at previews: where nobody does, none are drawn.
     """
 
-    def __init__(self, *subscribers: Subscriber, deadline: float | None = None) -> None:
+    def __init__(
+        self, *subscribers: Subscriber, deadline: float | None = None, previews: bool = False
+    ) -> None:
         self._subscribers = list(subscribers)
         self._stop = threading.Event()
+        self._asked: set[str] = set()
+        self._asking = threading.Lock()
+        self.previews = previews
         self._ends = None if deadline is None else time.monotonic() + deadline
         self.checkpoint: Path | None = None
 
@@ -65,6 +72,25 @@ class Job:
     def cancel(self) -> None:
         """Ask the work to stop at its next `check`."""
         self._stop.set()
+
+    def ask(self, what: str) -> None:
+        """Ask the work for something on the way ("sample", "save"); work that does not know it goes on."""
+        with self._asking:
+            self._asked.add(what)
+
+    def take(self, what: str) -> bool:
+        """Whether this was asked for since it was last taken."""
+        with self._asking:
+            asked = what in self._asked
+            self._asked.discard(what)
+            return asked
+
+    def take_all(self) -> list[str]:
+        """Everything that was asked for and not yet taken: for whoever passes it on to another process."""
+        with self._asking:
+            asked = sorted(self._asked)
+            self._asked.clear()
+            return asked
 
     @property
     def cancelled(self) -> bool:
@@ -145,6 +171,8 @@ def line(event: Event) -> str:
     if event.total:
         parts.append(f"{100 * event.step // event.total}%")
     for name, value in event.values.items():
+        if isinstance(value, list | tuple | dict):  # tables are for screens that can draw them
+            continue
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         parts.append(f"{name} {shown}")
     return " · ".join(parts)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import BadInput, Cancelled, LikenessError
+from pipelines.errors import BadInput, Cancelled, LikenessError, UnknownName
 from pipelines.jobs.locks import device_of, held, holder
 from pipelines.jobs.runner import Runner
 from pipelines.jobs.spec import JobSpec
@@ -30,16 +30,23 @@ Listener = Callable[[int, Event], None]
 class Queue:
     """Jobs of a workspace on their way through runners, one a device.
 
-    `listener` hears every event of every job, previews too, in the thread of its device.
+    `listener` hears every event of every job, in the thread of its device; previews only with `previews`,
+    since drawing them costs time.
     """
 
     def __init__(
-        self, store: Store, runners: Mapping[str, Runner], workspace: Path, listener: Listener | None = None
+        self,
+        store: Store,
+        runners: Mapping[str, Runner],
+        workspace: Path,
+        listener: Listener | None = None,
+        previews: bool = False,
     ) -> None:
         self.store = store
         self._runners = dict(runners)
         self._workspace = workspace
         self._listener = listener
+        self._previews = previews
         self._running: dict[int, Job] = {}
         self._closing = threading.Event()
         self._wake = threading.Condition()
@@ -82,6 +89,16 @@ class Queue:
             job.cancel()
         return status
 
+    def ask(self, ident: int, what: str) -> None:
+        """Ask a running job for something on the way: of a training "sample" or "save".
+
+        Raises UnknownName for a job that does not run here.
+        """
+        job = self._running.get(ident)
+        if job is None:
+            raise UnknownName("running job", str(ident), [str(each) for each in list(self._running)])
+        job.ask(what)
+
     def why_it_waits(self, ident: int) -> str:
         """In a sentence why a queued job does not run yet; what became of it where it is not queued."""
         row = self.store.get(ident)
@@ -109,12 +126,13 @@ class Queue:
             row = self.store.claim(device)
             if row is None:  # cancelled, or claimed by another process, while we waited
                 return False
-            carry_out(self.store, row, self._runners[device], self._started(row), self._closing.is_set)
+            runner, job = self._runners[device], self._started(row)
+            carry_out(self.store, row, runner, job, self._closing.is_set, self._workspace)
             self._running.pop(row.id, None)
         return True
 
     def _started(self, row: Row) -> Job:
-        job = Job()
+        job = Job(previews=self._previews)
         if self._listener is not None:
             listener = self._listener
             job.subscribe(lambda event: listener(row.id, event))
@@ -145,18 +163,24 @@ class _Waiting(Job):
 
 
 def carry_out(
-    store: Store, row: Row, runner: Runner, job: Job, closing: Callable[[], bool] = lambda: False
+    store: Store,
+    row: Row,
+    runner: Runner,
+    job: Job,
+    closing: Callable[[], bool] = lambda: False,
+    folder: Path | None = None,
 ) -> dict[str, Any] | LikenessError | Cancelled:
     """Run a claimed job and write down what came of it; → its result, or what it raised.
 
-    A cancel that another process asked for is passed on. A fault of ours is written down and raised.
+    `folder` is the workspace that it runs in; None: the one of this process. A cancel that another process
+    asked for is passed on. A fault of ours is written down and raised.
     """
     job.subscribe(_Log(store, row.id))
     ended = threading.Event()
     watch = threading.Thread(target=_watch, args=(store, row.id, job, ended), daemon=True)
     watch.start()
     try:
-        result = runner.run(row.spec, job)
+        result = runner.run(row.spec, job, folder)
     except Cancelled as stop:
         store.finish(row.id, "interrupted" if closing() else "cancelled")
         return stop
@@ -211,7 +235,7 @@ def _watch(store: Store, ident: int, job: Job, ended: threading.Event) -> None:
 
 
 class _Log:
-    """Writes events to the store, steps at most twice a second."""
+    """Writes events to the store, steps at most twice a second; those that tell more than figures always."""
 
     def __init__(self, store: Store, ident: int) -> None:
         self._store, self._ident, self._at = store, ident, 0.0
@@ -219,7 +243,8 @@ class _Log:
     def __call__(self, event: Event) -> None:
         if event.kind == "report":
             last = event.total is not None and event.step >= event.total
-            if not last and time.monotonic() - self._at < LOG_EVERY:
+            plain = all(isinstance(each, int | float) for each in event.values.values())
+            if plain and not last and time.monotonic() - self._at < LOG_EVERY:
                 return
             self._at = time.monotonic()
         self._store.log(self._ident, event)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from pipelines.errors import Cancelled, WorkerDied
-from pipelines.jobs import wire
+from pipelines.jobs import wire, workspace
 from pipelines.jobs.spec import JobSpec
 from pipelines.progress import Event, Job
 
@@ -27,18 +27,22 @@ GRACE = 60.0
 class Runner(Protocol):
     """Takes a job from its spec to its result, a table of plain JSON values."""
 
-    def run(self, spec: JobSpec, job: Job) -> dict[str, Any]:
-        """Carry out `spec`; raises LikenessError, or Cancelled when `job` was stopped."""
+    def run(self, spec: JobSpec, job: Job, folder: Path | None = None) -> dict[str, Any]:
+        """Carry out `spec` in the workspace `folder` (None: the one of this process).
+
+        Raises LikenessError, or Cancelled when `job` was stopped.
+        """
         ...
 
 
 class InlineRunner:
     """Runs the job here and now, in the caller's process: command line and tests."""
 
-    def run(self, spec: JobSpec, job: Job) -> dict[str, Any]:
+    def run(self, spec: JobSpec, job: Job, folder: Path | None = None) -> dict[str, Any]:
         """Carry out `spec`; raises LikenessError, or Cancelled when `job` was stopped."""
-        # reached by name, so that nothing that imports a runner imports torch
-        return import_module("pipelines.worker").run(spec, job)
+        with workspace.at(folder):
+            # reached by name, so that nothing that imports a runner imports torch
+            return import_module("pipelines.worker").run(spec, job)
 
 
 class SubprocessRunner:
@@ -79,7 +83,7 @@ class SubprocessRunner:
         with self._busy:
             self._ready()
 
-    def run(self, spec: JobSpec, job: Job) -> dict[str, Any]:
+    def run(self, spec: JobSpec, job: Job, folder: Path | None = None) -> dict[str, Any]:
         """Carry out `spec`, one job at a time; events come in the calling thread.
 
         Raises what the job raised, Cancelled when it was stopped, WorkerDied when its process ended.
@@ -88,8 +92,16 @@ class SubprocessRunner:
             job.check()
             worker = self._ready()
             self._count += 1
-            request = {"do": "run", "id": self._count, "spec": spec.portable(), "deadline": job.remaining()}
-            worker.send(request)
+            worker.send(
+                {
+                    "do": "run",
+                    "id": self._count,
+                    "spec": spec.portable(),
+                    "deadline": job.remaining(),
+                    "workspace": None if folder is None else str(folder.absolute()),
+                    "previews": job.previews,
+                }
+            )
             try:
                 return self._follow(worker, self._count, job)
             except BaseException:
@@ -110,7 +122,7 @@ class SubprocessRunner:
         return self._worker
 
     def _follow(self, worker: _Worker, number: int, job: Job) -> dict[str, Any]:
-        """Pass events on until the job's end; pass a cancel on as soon as it comes."""
+        """Pass events on until the job's end; pass on, as they come, a cancel and what is asked for."""
         worker.idle = False
         told: float | None = None
         while True:
@@ -120,6 +132,8 @@ class SubprocessRunner:
             if told is not None and time.monotonic() - told > self._grace:
                 worker.kill()
                 raise Cancelled("Stopped at once: the work did not stop by itself.")
+            for what in job.take_all():
+                worker.send({"do": "ask", "id": number, "what": what})
             message = worker.receive(POLL)
             if message is None or message.get("id") != number:
                 continue

@@ -1,6 +1,7 @@
 """The workspace: one folder with runs, uploads, presets and the store; and the way from references to files.
 
-It stands where LIKENESS_WORKSPACE says, else in the user's data folder. `runs/NAME/run.json` holds the job
+It stands where LIKENESS_WORKSPACE says, else in the user's data folder; `at` puts another in its place for a
+while, since one worker may serve visitors who each have their own. `runs/NAME/run.json` holds the job
 of a run, its status and its readings; the worker writes the rest beside it.
 """
 
@@ -12,6 +13,7 @@ import re
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, cast
 
@@ -35,10 +37,29 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 _LONGEST = 48
 
 Want = Literal["", "adapter"]
+_AT: ContextVar[Path | None] = ContextVar("workspace", default=None)
+
+
+@contextmanager
+def at(folder: Path | None) -> Generator[None]:
+    """Let `root` be this folder while the context is open; None leaves it where it is.
+
+    Other threads do not see it, and neither do those started inside.
+    """
+    if folder is None:
+        yield
+        return
+    before = _AT.set(folder)
+    try:
+        yield
+    finally:
+        _AT.reset(before)
 
 
 def root() -> Path:
     """The workspace folder; it may not exist yet."""
+    if (chosen := _AT.get()) is not None:
+        return chosen
     named = os.environ.get(ENV)
     if named:
         return Path(named).expanduser()

@@ -15,10 +15,11 @@ import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipelines.errors import Cancelled, LikenessError
-from pipelines.jobs import wire
+from pipelines.jobs import wire, workspace
 from pipelines.jobs.spec import JobSpec, from_table
 from pipelines.progress import Event, Job
 
@@ -47,7 +48,7 @@ class Channel:
 
 
 class Inbox(threading.Thread):
-    """Reads commands; passes jobs on, and cancels the one that runs."""
+    """Reads commands; passes jobs on, cancels the one that runs, and tells it what is asked for."""
 
     def __init__(self, source: BinaryIO) -> None:
         super().__init__(daemon=True)
@@ -56,6 +57,7 @@ class Inbox(threading.Thread):
         self._lock = threading.Lock()
         self._running: tuple[int, Job] | None = None
         self._cancelled: set[int] = set()
+        self._asked: list[tuple[int, str]] = []
 
     def run(self) -> None:
         """Until the caller closes its end."""
@@ -65,6 +67,8 @@ class Inbox(threading.Thread):
                 self.jobs.put(message)
             elif message and message.get("do") == "cancel":
                 self._cancel(int(message["id"]))
+            elif message and message.get("do") == "ask":
+                self._ask(int(message["id"]), str(message["what"]))
         self.jobs.put(None)
         with self._lock:
             if self._running:
@@ -73,17 +77,27 @@ class Inbox(threading.Thread):
         os._exit(1)
 
     def started(self, number: int, job: Job) -> None:
-        """From now on a cancel of `number` means this job; one that came before counts too."""
+        """From now on a cancel of `number`, or an ask, means this job; one that came before counts too."""
         with self._lock:
             self._running = (number, job)
             if number in self._cancelled:
                 job.cancel()
+            for _, what in (each for each in self._asked if each[0] == number):
+                job.ask(what)
+            self._asked.clear()  # jobs come one after another: what is left was for one that has ended
 
     def _cancel(self, number: int) -> None:
         with self._lock:
             self._cancelled.add(number)
             if self._running and self._running[0] == number:
                 self._running[1].cancel()
+
+    def _ask(self, number: int, what: str) -> None:
+        with self._lock:
+            if self._running and self._running[0] == number:
+                self._running[1].ask(what)
+            else:
+                self._asked.append((number, what))
 
 
 def main(arguments: list[str]) -> int:
@@ -104,11 +118,13 @@ def main(arguments: list[str]) -> int:
 
 def _serve(message: dict[str, Any], work: Work, channel: Channel, inbox: Inbox) -> None:
     number = int(message["id"])
-    job = Job(deadline=message.get("deadline"))
+    job = Job(deadline=message.get("deadline"), previews=bool(message.get("previews")))
+    named = message.get("workspace")
     job.subscribe(_forward(channel, number, job))
     inbox.started(number, job)
     try:
-        result = work(from_table(message["spec"]), job)
+        with workspace.at(Path(named) if named else None):
+            result = work(from_table(message["spec"]), job)
         answer = {"id": number, "result": result}
     except Cancelled as stop:
         answer = {"id": number, "stopped": str(stop)}

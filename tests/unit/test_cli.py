@@ -28,7 +28,7 @@ class Replay:
     def __init__(self, answer: Any):
         self.answer = answer
 
-    def run(self, spec: JobSpec, job: Job) -> dict[str, Any]:
+    def run(self, spec: JobSpec, job: Job, folder: Path | None = None) -> dict[str, Any]:
         return self.answer if isinstance(self.answer, dict) else self.answer(job)
 
 

@@ -35,7 +35,7 @@ class Fake:
         self.specs: list[Any] = []
         self.answer = answer
 
-    def run(self, spec: JobSpec, job: Job) -> dict[str, Any]:
+    def run(self, spec: JobSpec, job: Job, folder: Path | None = None) -> dict[str, Any]:
         self.specs.append(spec)
         answer = self.answer(spec, job) if callable(self.answer) else self.answer
         return cast("dict[str, Any]", answer or {})
@@ -261,7 +261,7 @@ def test_a_killed_command_is_told_as_interrupted(folder):
 import os, sys
 from studio import cli
 class Dies:
-    def run(self, spec, job):
+    def run(self, spec, job, folder=None):
         os.kill(os.getpid(), 9)
 cli.main(["generate", "a", "--out", "x"], Dies())
 """

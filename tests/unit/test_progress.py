@@ -34,6 +34,19 @@ def test_check_raises_only_after_cancel():
         job.check()
 
 
+def test_what_is_asked_for_is_taken_once():
+    job = Job()
+    assert not job.take("sample")
+    job.ask("sample")
+    job.ask("sample")
+    assert not job.take("save")
+    assert [job.take("sample"), job.take("sample")] == [True, False]
+    job.ask("save")
+    job.ask("sample")
+    assert job.take_all() == ["sample", "save"]
+    assert job.take_all() == []
+
+
 def test_the_deadline_stops_the_job():
     job = Job(deadline=0.02)
     job.check()

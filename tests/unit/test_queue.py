@@ -35,10 +35,12 @@ class Fake:
 
     def __init__(self):
         self.order = []
+        self.folder = None
         self.begun = threading.Event()
         self.go = threading.Event()
 
-    def run(self, spec, job):
+    def run(self, spec, job, folder=None):
+        self.folder = folder
         word = spec.prompts[0] if spec.kind == "compose" else spec.kind
         self.order.append(word)
         job.report(1, 2)
@@ -46,6 +48,12 @@ class Fake:
         if word == "wait":
             while not self.go.wait(0.01):
                 job.check()
+                if job.take("sample"):
+                    job.note("here is a sample")
+        if word == "figures":
+            for step in range(5):
+                job.report(step, 9, loss=0.5)
+            job.report(5, 9, readings={"score": 0.5}, samples=["samples/1.png"])
         if word == "broken":
             raise BrokenWeights("x", "it is truncated")
         if word == "died":
@@ -140,6 +148,36 @@ def test_a_thread_runs_what_comes_and_says_why_the_rest_waits(queue):
     until(lambda: queue.store.get(second).status == "done")
     assert queue.runner.order == ["wait", "a"]
     assert set(heard) == {first, second}
+
+
+def test_a_job_runs_in_the_workspace_of_its_queue(queue, tmp_path):
+    queue.submit(draw("a", device="cpu"))
+    drain(queue)
+    assert queue.runner.folder == tmp_path
+
+
+def test_a_running_job_can_be_asked_for_things(queue):
+    heard = []
+    queue._listener = lambda ident, event: heard.append(event.text)
+    queue.start()
+    ident = queue.submit(draw("wait", device="cpu"))
+    assert queue.runner.begun.wait(10)
+    queue.ask(ident, "sample")
+    until(lambda: "here is a sample" in heard)
+    queue.runner.go.set()
+    until(lambda: queue.store.get(ident).status == "done")
+    until(lambda: ident not in queue._running)
+    with pytest.raises(UnknownName):
+        queue.ask(ident, "sample")
+    assert heard.count("here is a sample") == 1
+
+
+def test_readings_are_kept_however_quickly_steps_follow_each_other(queue):
+    ident = queue.submit(draw("figures", device="cpu"))
+    drain(queue)
+    kept = [event.values for _, event in queue.store.events(ident)]
+    assert {"readings": {"score": 0.5}, "samples": ["samples/1.png"]} in kept
+    assert len(kept) < 4
 
 
 def test_a_running_job_is_cancelled_from_here_and_from_another_process(queue, store):

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import BadInput, BrokenWeights, Cancelled, LikenessError, UnknownName, WorkerDied
-from pipelines.jobs import wire
-from pipelines.jobs.runner import SubprocessRunner
-from pipelines.jobs.spec import ToyboxShow, Train
+from pipelines.jobs import wire, workspace
+from pipelines.jobs.runner import InlineRunner, SubprocessRunner
+from pipelines.jobs.spec import Jobs, ToyboxShow, Train
 from pipelines.progress import Event, Job
 
 FAKE = """
@@ -50,6 +50,17 @@ def work(spec, job):
             job.report(step)
             job.check()
             time.sleep(0.01)
+    if what == "asked":
+        job.report(0)
+        found = []
+        while len(found) < 2:
+            job.check()
+            found += [each for each in ("sample", "save") if job.take(each)]
+            time.sleep(0.01)
+        job.note(" ".join(found))
+    if what == "where":
+        from pipelines.jobs import workspace
+        return {"root": str(workspace.root()), "previews": job.previews}
     if what == "weights":
         raise BrokenWeights("a.safetensors", "it is truncated", "Fetch it.")
     if what == "unknown":
@@ -201,6 +212,37 @@ def test_a_job_cancelled_before_it_began_never_starts(runner):
     with pytest.raises(Cancelled):
         runner.run(ask("pid"), job)
     assert runner.pid is None
+
+
+def test_a_running_job_is_told_what_is_asked_for(runner):
+    said = []
+    seen = threading.Event()
+
+    def hear(event):
+        said.append(event.text)
+        seen.set()
+
+    job = Job(hear)
+    job.ask("save")  # before it even runs
+    wait = run_in_thread(runner, "asked", job)
+    assert seen.wait(timeout=20)
+    job.ask("sample")
+    assert set(wait()) == {"pid"}
+    assert sorted(said[-1].split()) == ["sample", "save"]
+
+
+def test_every_job_runs_in_the_workspace_it_was_given(runner, tmp_path, monkeypatch):
+    monkeypatch.setenv(workspace.ENV, str(tmp_path / "own"))
+    given = runner.run(ask("where"), Job(previews=True), tmp_path / "visitor")
+    assert given == {"root": str(tmp_path / "visitor"), "previews": True}
+    assert runner.run(ask("where"), Job()) == {"root": str(tmp_path / "own"), "previews": False}
+
+
+def test_an_inline_job_runs_in_the_workspace_it_was_given_and_leaves_none_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv(workspace.ENV, str(tmp_path / "own"))
+    result = InlineRunner().run(Jobs(), Job(), tmp_path / "visitor")
+    assert result["workspace"] == str(tmp_path / "visitor")
+    assert workspace.root() == tmp_path / "own"
 
 
 def test_the_time_limit_travels(runner):

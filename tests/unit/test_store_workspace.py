@@ -18,6 +18,16 @@ def test_the_environment_names_the_workspace(tmp_path, monkeypatch):
     )
 
 
+def test_another_workspace_can_stand_in_for_a_while(tmp_path, monkeypatch):
+    monkeypatch.setenv(workspace.ENV, str(tmp_path / "mine"))
+    with workspace.at(tmp_path / "visitor"):
+        with workspace.at(None):
+            assert workspace.root() == tmp_path / "visitor"
+        assert workspace.new_run("compose", "dog").is_relative_to(tmp_path / "visitor")
+        assert workspace.home("upload") == tmp_path / "visitor" / "uploads"
+    assert workspace.root() == tmp_path / "mine"
+
+
 def test_run_names_are_readable_and_never_taken_twice(tmp_path):
     names = [workspace.new_run("compose", "a Red/dog: on ../the beach", tmp_path).name for _ in range(3)]
     assert names == [f"compose-a-red-dog-on-the-beach{end}" for end in ("", "-2", "-3")]
