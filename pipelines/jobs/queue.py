@@ -31,7 +31,7 @@ class Queue:
     """Jobs of a workspace on their way through runners, one a device.
 
     `listener` hears every event of every job, in the thread of its device; previews only with `previews`,
-    since drawing them costs time.
+    since drawing them costs time. `changed` is told the number of every job that begins or ends.
     """
 
     def __init__(
@@ -41,12 +41,14 @@ class Queue:
         workspace: Path,
         listener: Listener | None = None,
         previews: bool = False,
+        changed: Callable[[int], None] = lambda ident: None,
     ) -> None:
         self.store = store
         self._runners = dict(runners)
         self._workspace = workspace
         self._listener = listener
         self._previews = previews
+        self._changed = changed
         self._running: dict[int, Job] = {}
         self._closing = threading.Event()
         self._wake = threading.Condition()
@@ -78,9 +80,13 @@ class Queue:
                 f"This machine has no {device} to run on.", f"Choose device {' or '.join(self._runners)}."
             )
         ident = self.store.add(spec, device=device, priority=priority, run=run)
+        self.wake()
+        return ident
+
+    def wake(self) -> None:
+        """Look for work now: something was queued in the store itself."""
         with self._wake:
             self._wake.notify_all()
-        return ident
 
     def cancel(self, ident: int) -> Status:
         """Stop a job, queued or running; → its status now. Raises UnknownName."""
@@ -127,8 +133,12 @@ class Queue:
             if row is None:  # cancelled, or claimed by another process, while we waited
                 return False
             runner, job = self._runners[device], self._started(row)
-            carry_out(self.store, row, runner, job, self._closing.is_set, self._workspace)
-            self._running.pop(row.id, None)
+            self._changed(row.id)
+            try:
+                carry_out(self.store, row, runner, job, self._closing.is_set, self._workspace)
+            finally:
+                self._running.pop(row.id, None)
+                self._changed(row.id)
         return True
 
     def _started(self, row: Row) -> Job:
