@@ -19,9 +19,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pipelines.artifacts import assets
 from pipelines.base.backbone import Backbone, Conditioning, Latent, Rows, Site
+from pipelines.base.diffusion import vae_decode, vae_encode
 from pipelines.base.noise import Predicts
 from pipelines.base.sd import SD
-from pipelines.base.unet import vae_decode, vae_encode
 
 CHANNELS, SIZE, WIDTH, WORDS = 4, 8, 16, 5
 KINDS = ("unet-eps", "unet-v", "dit-flow")

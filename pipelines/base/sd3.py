@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.base.backbone import Conditioning, Latent, Rows, Site
-from pipelines.base.memory import UNMANAGED, Device
+from pipelines.base.backbone import Conditioning, Latent, Site
+from pipelines.base.diffusion import DiffusionBase, text_targets
 from pipelines.base.noise import Predicts
 from pipelines.base.sdxl import penultimate
 from pipelines.base.text import encoded, fix_pooling, tokenizer_of
-from pipelines.base.unet import device_of, text_targets, vae_decode, vae_encode
 from pipelines.errors import BadInput
 
 T5_LENGTH = 256
@@ -26,29 +25,21 @@ _IMAGE = ("to_q", "to_k", "to_v", "to_out.0")
 _TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 
-class SD3:
-    """A loaded SD3. `shares` and `timesteps` count t from 0 (picture) to 1000 (noise), as samplers do."""
+class SD3(DiffusionBase):
+    """A loaded SD3, which predicts ε − x0.
+
+    `shares` and `timesteps` count t from 0 (picture) to 1000 (noise), as samplers do.
+    """
 
     predicts: Predicts = "flow"
-    memory: Device = UNMANAGED
 
     def __init__(self, name: str, family: str, parts: Mapping[str, Any]) -> None:
-        self.name, self.family = name, family
-        self.net: nn.Module = parts["transformer"]
-        self.vae: nn.Module = parts["vae"]
-        self.texts: Mapping[str, nn.Module] = {
-            key: each for key, each in parts.items() if key.startswith("text_encoder") and each is not None
-        }
+        super().__init__(name, family, parts["transformer"], parts)
         self.tokenizers: Mapping[str, Any] = {
             tokenizer_of(key): parts[tokenizer_of(key)] for key in self.texts
         }
         for key in ("text_encoder", "text_encoder_2"):
             fix_pooling(self.texts[key], self.tokenizers[tokenizer_of(key)])
-        scheduler = parts["scheduler"]
-        self.scheduler_config: Mapping[str, Any] = {
-            **scheduler.config,
-            "_class_name": type(scheduler).__name__,
-        }
         config: Any = self.net.config
         vae: Any = self.vae.config
         factor = 2 ** (len(vae.block_out_channels) - 1)
@@ -62,17 +53,6 @@ class SD3:
             "text": text_targets(self.texts),
         }
         self.offers = frozenset({"uncond", "joint_attention", "pooled"})
-        self.rows: Rows = {}
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network computes."""
-        return device_of(self.memory, self.net)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the network's weights."""
-        return next(self.net.parameters()).dtype
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Texts → states and pooled states, one row each. `(word:1.2)` weighs a word."""
@@ -89,16 +69,6 @@ class SD3:
         pooled = torch.cat([each for _, each in clips if each is not None], -1)
         return Conditioning(torch.cat([short, long.to(short.dtype)], 1), pooled=pooled)
 
-    def to_latents(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """[B, 3, H, W] in [−1, 1] → [B, C, h, w], scaled; the mean of the posterior without a generator."""
-        with self.memory.use(self, "vae"):
-            return vae_encode(self.vae, pixels, generator).to(self.device, self.dtype)
-
-    def to_pixels(self, z: Tensor) -> Tensor:
-        """[B, C, h, w] → [B, 3, H, W], in [−1, 1] up to overshoot."""
-        with self.memory.use(self, "vae"):
-            return vae_decode(self.vae, z)
-
     def feed(self, x: Tensor, t: Tensor, cond: Conditioning) -> dict[str, Any]:
         """What the network is called with. Raises BadInput for texts of several lengths: it has no mask."""
         if cond.mask is not None and not bool(cond.mask.all()):
@@ -114,11 +84,6 @@ class SD3:
             "pooled_projections": cond.pooled,
             "return_dict": False,
         }
-
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """[B, C, h, w] at timesteps [B] in 0–1000 → [B, C, h, w], ε − x0."""
-        with self.memory.use(self, "net"):
-            return self.net(**self.feed(x, t, cond))[0].to(x.dtype)
 
     def shares(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Training timesteps [B] → (a, b) = (1 − σ, σ), each [B, 1, 1, 1], with σ = t / 1000."""

@@ -1,4 +1,4 @@
-"""What the families that denoise with a UNet have in common: sites in execution order, targets, the VAE.
+"""What the families that denoise with a UNet have in common: sites in execution order, targets, the schedule.
 
 Shapes: B batch, C latent channels, h w latent size, H W pixels.
 """
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.base.backbone import Conditioning, Latent, Rows, Site
-from pipelines.base.memory import UNMANAGED, Device
+from pipelines.base.backbone import Conditioning, Latent, Site
+from pipelines.base.diffusion import DiffusionBase, text_targets
 from pipelines.base.noise import Predicts
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -26,19 +26,6 @@ def sites_of(unet: nn.Module) -> tuple[Site, ...]:
     return tuple(
         Site(name, index, "self" if name.endswith("attn1") else "cross") for index, name in enumerate(found)
     )
-
-
-def text_targets(texts: Mapping[str, nn.Module]) -> tuple[str, ...]:
-    """The layers of text encoders that adapters train: attention, by name in any of the encoders."""
-    ends = ("q_proj", "k_proj", "v_proj", "out_proj", "SelfAttention.q", "SelfAttention.k",
-            "SelfAttention.v", "SelfAttention.o")  # fmt: skip
-    found = [
-        name
-        for encoder in texts.values()
-        for name, each in encoder.named_modules()
-        if isinstance(each, nn.Linear) and name.endswith(ends)
-    ]
-    return tuple(dict.fromkeys(found))
 
 
 def targets_of(unet: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -64,27 +51,16 @@ def targets_of(unet: nn.Module) -> dict[str, tuple[str, ...]]:
     }
 
 
-class UNetBase:
+class UNetBase(DiffusionBase):
     """A loaded UNet model; a family adds `encode` and what its network wants beside text states."""
 
     predicts: Predicts
     extra_offers: frozenset[str] = frozenset()
-    memory: Device = UNMANAGED
 
     def __init__(self, name: str, family: str, parts: Mapping[str, Any]) -> None:
-        self.name, self.family = name, family  # "toybox", "sd1", "sd2", "sdxl" …
-        self.net: nn.Module = parts["unet"]
-        self.vae: nn.Module = parts["vae"]
-        self.texts: Mapping[str, nn.Module] = {
-            key: each for key, each in parts.items() if key.startswith("text_encoder") and each is not None
-        }
+        super().__init__(name, family, parts["unet"], parts)
         self.tokenizers: Mapping[str, Any] = {
             key: each for key, each in parts.items() if key.startswith("tokenizer") and each is not None
-        }
-        scheduler = parts["scheduler"]
-        self.scheduler_config: Mapping[str, Any] = {
-            **scheduler.config,
-            "_class_name": type(scheduler).__name__,
         }
         self.predicts = "v" if self.scheduler_config.get("prediction_type") == "v_prediction" else "eps"
         config: Any = self.net.config
@@ -101,29 +77,8 @@ class UNetBase:
         if int(config.in_channels) == 2 * self.latent.channels + 1:
             offers.add("inpaint")
         self.offers = frozenset(offers)
-        self.rows: Rows = {}
         products = parts["scheduler"].alphas_cumprod
         self._products: Tensor = torch.as_tensor(products).float()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network computes."""
-        return device_of(self.memory, self.net)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the network's weights."""
-        return next(self.net.parameters()).dtype
-
-    def to_latents(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """[B, 3, H, W] in [−1, 1] → [B, C, h, w], scaled; the mean of the posterior without a generator."""
-        with self.memory.use(self, "vae"):
-            return vae_encode(self.vae, pixels, generator).to(self.device, self.dtype)
-
-    def to_pixels(self, z: Tensor) -> Tensor:
-        """[B, C, h, w] → [B, 3, H, W], in [−1, 1] up to overshoot."""
-        with self.memory.use(self, "vae"):
-            return vae_decode(self.vae, z)
 
     def added(self, x: Tensor, cond: Conditioning) -> dict[str, Tensor] | None:
         """What the family's network wants beside text states."""
@@ -142,11 +97,6 @@ class UNetBase:
             "return_dict": False,
         }
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """[B, C, h, w] at timesteps [B] → [B, C, h, w] in the base's own space."""
-        with self.memory.use(self, "net"):
-            return self.net(**self.feed(x, t, cond))[0].to(x.dtype)
-
     def shares(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Training timesteps [B] → (a, b), each [B, 1, 1, 1]."""
         products = self._products.to(t.device)[t.long()].view(-1, 1, 1, 1)
@@ -157,36 +107,8 @@ class UNetBase:
         return torch.randint(0, len(self._products), (count,), generator=generator)
 
 
-def device_of(memory: Device, net: nn.Module) -> torch.device:
-    """Where a network computes: under an offloading policy not where it waits."""
-    if memory.where is not None and memory.policy != "resident":
-        return memory.where
-    return next(net.parameters()).device
-
-
 def _config(module: Any, *names: str) -> Any:
     for name in names:
         if (value := getattr(module.config, name, None)) is not None:
             return value
     raise KeyError(names[0])
-
-
-def vae_encode(vae: Any, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Pixels → scaled latents in float32, for any of diffusers' image autoencoders."""
-    own = next(vae.parameters())
-    with torch.no_grad():
-        out = vae.encode(pixels.to(own.device, own.dtype))
-        if hasattr(out, "latent_dist"):
-            spread = out.latent_dist
-            z = spread.mode() if generator is None else spread.sample(generator)
-        else:
-            z = out.latents
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return (z.float() - shift) * vae.config.scaling_factor
-
-
-def vae_decode(vae: Any, z: Tensor) -> Tensor:
-    """Scaled latents → pixels in float32. Gradients flow where they are enabled."""
-    own = next(vae.parameters())
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return vae.decode((z.float() / vae.config.scaling_factor + shift).to(own.device, own.dtype))[0].float()
