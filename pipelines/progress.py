@@ -174,5 +174,5 @@ def line(event: Event) -> str:
         if isinstance(value, list | tuple | dict):  # tables are for screens that can draw them
             continue
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        parts.append(f"{name} {shown}")
+        parts.append(f"{name.replace('_', ' ')} {shown}")
     return " · ".join(parts)

@@ -18,23 +18,25 @@ if TYPE_CHECKING:
 ADAPTER, MODEL = "adapter.safetensors", "model"
 
 
-def write(base: Backbone, recipe: Recipe, folder: Path, facts: Mapping[str, Any]) -> Path:
+def write(base: Backbone, recipe: Recipe, folder: Path, facts: Mapping[str, Any], name: str = "") -> Path:
     """adapter.safetensors in diffusers' layout; model/ with the network where no adapter can hold it.
 
-    Call it while the carrier is attached. `facts` joins the metadata. Raises DiskFull.
+    With `name` NAME.safetensors, or the folder NAME. Call it while the carrier is attached. `facts` joins the
+    metadata. Raises DiskFull.
     """
     about = metadata(base, recipe, facts)
     adapter = recipe.carrier.adapter(recipe.token, about)
     if adapter is not None:
         from pipelines.adapters.formats.diffusers import write as write_adapter
 
-        write_adapter(folder / ADAPTER, adapter, about)
-        return folder / ADAPTER
+        path = folder / (f"{name}.safetensors" if name else ADAPTER)
+        write_adapter(path, adapter, about)
+        return path
     net: Any = base.net
-    with atomic_dir(folder / MODEL) as place:
+    with atomic_dir(folder / (name or MODEL)) as place:
         net.save_pretrained(place / network_folder(base))
         (place / "likeness.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-    return folder / MODEL
+    return folder / (name or MODEL)
 
 
 def network_folder(base: Backbone) -> str:

@@ -24,9 +24,12 @@ from torch import Tensor
 from pipelines.base.backbone import Backbone, Conditioning
 from pipelines.base.noise import target
 from pipelines.concepts import _result, checkpoint
+from pipelines.concepts._anatomy import anatomy
 from pipelines.concepts._around import autocast, checkpointing, frozen, held, threads
 from pipelines.concepts._base import Diverged, LossInput, Recipe
 from pipelines.concepts._batch import Rows, draw
+from pipelines.concepts._pace import Pace, looks_left
+from pipelines.concepts._texts import Texts
 from pipelines.concepts.checkpoint import Bundle
 from pipelines.data.cache import fingerprint
 from pipelines.data.dataset import Dataset
@@ -40,14 +43,15 @@ by "score", where there is one, the best step is chosen."""
 CLIP = 1.0
 FIRST_AFTER, EVERY_STEPS, EVERY_SECONDS = 10.0, 50, 60.0
 SHARE_OF_TIME = 0.05
-_AT_ONCE = 64
+SAVED = "saved"
 
 
 @dataclass(frozen=True)
 class Trained:
     """What came of a training: `path` is adapter.safetensors, or the folder model/ of a whole network.
 
-    `loss` is the mean over the last tenth of the steps, `readings` one table a watched step.
+    `loss` is the mean over the last tenth of the steps, `readings` one table a watched step, `anatomy` what
+    of the base was trained (`_anatomy.anatomy`).
     """
 
     path: Path
@@ -57,6 +61,7 @@ class Trained:
     loss: float
     trigger: str
     readings: list[dict[str, float]]
+    anatomy: list[dict[str, Any]]
 
 
 @dataclass
@@ -96,11 +101,14 @@ def train(  # noqa: PLR0913 (the parts of a training, each given by the caller)
     """Train, and write adapter.safetensors (or model/), curves.csv and checkpoints into `folder`.
 
     `started` is called once nothing speaks against the training any more, before its first step.
-    `watch` is called every `every` steps and at the end; with `best` the result is the step with its highest
-    score. Raises Cancelled after writing a checkpoint (named by `job.checkpoint`), Diverged for a loss or
-    gradient that is not finite, BadInput where `folder` holds another training, OutOfMemory, StateBusy,
-    DiskFull.
+    `watch` is called every `every` steps and at the end (0: only when asked for); with `best` and `every` the
+    result is the step with its highest score. While it runs the job may be asked for a "sample", which is one
+    more look, and to "save": a checkpoint, and what is learned so far as saved/step-000123.safetensors.
+    Neither changes what comes of the training, but for a look whose score is the best.
+    Raises Cancelled after writing a checkpoint (named by `job.checkpoint`), Diverged for a loss or gradient
+    that is not finite, BadInput where `folder` holds another training, OutOfMemory, StateBusy, DiskFull.
     """
+    best = best and bool(every)  # a sample that was asked for must not decide which step is kept
     with checkpoint.locked(folder / "checkpoints"), held(base), frozen(base), threads():
         run = _Run(base, recipe, data, job, folder, seed)
         run.begin(resume)
@@ -108,6 +116,7 @@ def train(  # noqa: PLR0913 (the parts of a training, each given by the caller)
             started()
         checkpointed = checkpointing(base.net) if recipe.checkpointing else nullcontext()
         with checkpointed, recipe.carrier.attached(base):
+            run.tell()
             try:
                 run.loop(watch, every, best)
             except Cancelled:
@@ -140,6 +149,8 @@ class _Run:
         self.texts = Texts(base, recipe, data)
         self._saved_step, self._saved_at, self._save_cost = -1, None, 0.0
         self._began = time.monotonic()
+        self.pace = Pace()
+        self.anatomy = anatomy(base, self.tensors)
 
     def begin(self, resume: bool) -> None:
         """Start anew, or take the last checkpoint. Raises BadInput where they do not fit together."""
@@ -155,22 +166,32 @@ class _Run:
             self._restore(bundle)
         self._first = self.progress.step
 
+    def tell(self) -> None:
+        """Say what is trained and what is frozen."""
+        self.job.report(self.progress.step, self.recipe.steps, anatomy=self.anatomy)
+
     def loop(self, watch: Watch | None, every: int, best: bool) -> None:
         """All steps that are left."""
         total = self.recipe.steps
         while True:
             step = self.progress.step
-            if watch and every and step and (step % every == 0 or step >= total):
-                self._look(watch, step, best)
+            due = every and step and (step % every == 0 or step >= total)
+            asked = step and self.job.take("sample")
+            if watch and (due or asked):
+                with self.pace.look():
+                    self._look(watch, step, best)
+            if step and self.job.take("save"):
+                self._keep(step)
             if step >= total:
                 return
             self.job.check()
-            loss = self._step(step)
-            self.progress.losses.append(loss)
-            self.progress.step = step + 1
-            self.job.report(step + 1, total, loss=round(self.progress.mean(20), 5), eta=self._eta())
-            if self._due():
-                self.save()
+            with self.pace.step():
+                loss = self._step(step)
+                self.progress.losses.append(loss)
+                self.progress.step = step + 1
+                if self._due():
+                    self.save()
+            self._report(loss, looks_left(step + 1, total, every if watch else 0))
 
     def save(self) -> None:
         """Write a checkpoint of the steps done, once. Raises Diverged where a weight is not finite."""
@@ -206,7 +227,9 @@ class _Run:
         path = _result.write(self.base, self.recipe, self.folder, {"steps": kept, "seed": self.seed})
         count = sum(each.numel() for each in self.tensors.values())
         last = max(1, done.step // 10)
-        return Trained(path, done.step, kept, count, done.mean(last), self.recipe.trigger, done.readings)
+        return Trained(
+            path, done.step, kept, count, done.mean(last), self.recipe.trigger, done.readings, self.anatomy
+        )
 
     def _step(self, step: int) -> float:
         """One optimiser step. Raises Diverged, before any weight moves, where something is not finite."""
@@ -270,6 +293,27 @@ class _Run:
         self._saved_step = -1  # the readings are part of the checkpoint of this step
         self.save()
 
+    def _keep(self, step: int) -> None:
+        """What is learned so far, as a checkpoint and as a file to use."""
+        self.save()
+        facts = {"steps": step, "seed": self.seed}
+        path = _result.write(self.base, self.recipe, self.folder / SAVED, facts, f"step-{step:06d}")
+        name = path.relative_to(self.folder).as_posix()
+        self.job.report(step, self.recipe.steps, saved=name)
+        self.job.note(f"Saved what is learned so far as {name}.")
+
+    def _report(self, loss: float, looks: int) -> None:
+        """Tell of the step just done."""
+        done, total = self.progress, self.recipe.steps
+        self.job.report(
+            done.step,
+            total,
+            loss=round(loss, 5),
+            smooth=round(done.mean(20), 5),
+            lr=self.optimizer.param_groups[0]["lr"],
+            seconds_left=self.pace.left(total - done.step, looks),
+        )
+
     def _due(self) -> bool:
         now = time.monotonic()
         if self._saved_at is None:
@@ -331,34 +375,6 @@ class _Run:
 
     def _curves(self) -> None:
         _result.write_curves(self.folder / "curves.csv", self.progress.losses, self.progress.readings)
-
-    def _eta(self) -> float:
-        """Seconds left, at the speed so far."""
-        done = self.progress.step - self._first
-        left = self.recipe.steps - self.progress.step
-        return round((time.monotonic() - self._began) / max(1, done) * left, 1)
-
-
-class Texts:
-    """Captions → Conditioning [B]: encoded once where the carrier leaves words alone, else at every step."""
-
-    def __init__(self, base: Backbone, recipe: Recipe, data: Dataset) -> None:
-        self.base = base
-        self.rows: dict[str, int] = {}
-        self.states: Conditioning | None = None
-        if not recipe.carrier.touches & {"tokens", "text"}:
-            texts = list(dict.fromkeys(["", *data.captions()]))
-            self.rows = {text: index for index, text in enumerate(texts)}
-            with torch.no_grad():
-                chunks = [texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE)]
-                self.states = Conditioning.cat([base.encode(each) for each in chunks])
-
-    def __call__(self, captions: list[str]) -> Conditioning:
-        """One row a caption."""
-        if self.states is not None:
-            return self.states[[self.rows[each] for each in captions]]
-        different = list(dict.fromkeys(captions))
-        return self.base.encode(different)[[different.index(each) for each in captions]]
 
 
 def rate_at(recipe: Recipe, step: int, group: str) -> float:

@@ -20,6 +20,7 @@ from pipelines.concepts.trainer import Trained
 from pipelines.concepts.trainer import train as train_concept
 from pipelines.concepts.watch import Watcher
 from pipelines.data import dataset
+from pipelines.data.captions import check_words, remarks_on
 from pipelines.data.photos import check, list_photos, open_photo
 from pipelines.errors import BadInput, Cancelled, LikenessError
 from pipelines.guidance.cfg import CFG
@@ -40,7 +41,7 @@ STEPS = 15
 def train(spec: Train, job: Job) -> dict[str, Any]:
     """Teach a base the subject of `spec.data`; → the run folder, its adapter, and what came of it."""
     concept = cast("Concept", read("concepts", spec.concept))
-    words(spec.data)
+    check_words(spec.data)
     listed(spec.data)
     clock = Clock()
     with clock("load"):
@@ -62,9 +63,8 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
             settings=f"cfg {scale:g}, {STEPS} steps",
         )
     folder = spec.out or workspace.new_run("train", f"{spec.data.token} {spec.data.class_word}")
-    watch: Watching | None = None
-    if spec.watch.every:
-        watch = Watching(base, spec, [open_photo(each) for each in paths], folder, quiet, scale)
+    watch = Watching(base, spec, [open_photo(each) for each in paths], folder, quiet, scale, recipe.steps)
+    if spec.watch.every:  # without, samples come only when they are asked for, and nothing is kept to compare
         with clock("watch"), guarded(base, "drawing samples"):
             watch.before()
     with clock("train"), _written_down(folder, spec) as started:
@@ -83,7 +83,7 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
         )
         _card(base, folder, trained, recipe)
     result = _result(trained, folder) | {
-        "alarms": watch.alarms if watch else [],
+        "alarms": watch.alarms,
         "notes": said,
         "seconds": clock.seconds,
     }
@@ -149,6 +149,7 @@ def _result(trained: Trained, folder: Path) -> dict[str, Any]:
         "bytes": _bytes(trained.path),
         "loss": round(trained.loss, 5),
         "curve": trained.readings,
+        "anatomy": trained.anatomy,
         "readings": trained.readings[-1] if trained.readings else None,
     }
 
@@ -203,23 +204,9 @@ def subject_photos(data: PhotoSet, size: int, job: Job) -> list[Path]:
         )
     for each in bad:
         job.note(f"{each.path.name} is {each.verdict}: {'; '.join(each.reasons)}")
-    for reason in report.reasons:
+    for reason in (*report.reasons, *remarks_on(good, data)):
         job.note(reason)
     return good
-
-
-def words(data: PhotoSet) -> None:
-    """Check token and class word. Raises BadInput with the way out."""
-    if not data.token.strip() or len(data.token.split()) != 1:
-        raise BadInput(
-            f'"{data.token}" is not one word.', "Use one short rare word as the token, such as sks."
-        )
-    if data.token.casefold() in data.class_word.casefold().split():
-        raise BadInput(
-            f'"{data.token}" is both the token and its class.', "Use a rare word as the token, such as sks."
-        )
-    if not data.class_word.strip():
-        raise BadInput("There is no class word.", 'Say what it is in a word or two: --class-word "dog".')
 
 
 class Quiet(Job):
@@ -258,6 +245,7 @@ class Watching:
     folder: Path
     job: Quiet
     scale: float
+    steps: int
     alarms: list[str] = field(default_factory=list[str])
     _before: dict[str, list[Image.Image]] = field(default_factory=dict[str, list[Image.Image]])
     _watcher: Watcher = field(default_factory=Watcher)
@@ -282,8 +270,9 @@ class Watching:
         pairs = self.prompts()
         seeds = [SAMPLE_SEED + index for index in range(len(pairs))]
         images = _draw(self.base, self.scale, [own for own, _ in pairs], seeds, self.job)
-        for index, image in enumerate(images):
-            write_png(self.folder / "samples" / f"step-{step:06d}-{index + 1}.png", image)
+        names = [f"samples/step-{step:06d}-{index + 1}.png" for index in range(len(images))]
+        for name, image in zip(names, images, strict=True):
+            write_png(self.folder / name, image)
         self.job.outer.preview(_strip(images))
         _, overall = readings_of(self.base, images, [known for _, known in pairs], self.photos)
         values = summary(overall)
@@ -296,6 +285,7 @@ class Watching:
         # cosines as shares of their range: those of a young encoder may be negative
         likeness, obedience = ((1 + values.get(name, 0.0)) / 2 for name in ("dino_i", "clip_t"))
         values["score"] = round((likeness * obedience) ** 0.5, 4)
+        self.job.outer.report(step, self.steps, readings=values, samples=names)
         for alarm in self._watcher.alarms(step, values):
             if alarm not in self.alarms:
                 self.alarms.append(alarm)

@@ -47,6 +47,11 @@ def test_what_is_asked_for_is_taken_once():
     assert job.take_all() == []
 
 
+def test_a_line_says_figures_and_leaves_tables_to_screens():
+    event = Event("report", 1, 4, {"loss": 0.5, "seconds_left": 3.0, "anatomy": [{"part": "unet"}]})
+    assert line(event) == "1/4 · 25% · loss 0.5 · seconds left 3"
+
+
 def test_the_deadline_stops_the_job():
     job = Job(deadline=0.02)
     job.check()

@@ -15,6 +15,7 @@ from pipelines.artifacts import read_safetensors_header
 from pipelines.concepts import trainer
 from pipelines.concepts._base import Diverged
 from pipelines.concepts._batch import draw
+from pipelines.concepts._pace import Pace, looks_left
 from pipelines.concepts.checkpoint import checkpoints
 from pipelines.data import dataset
 from pipelines.errors import BadInput, Cancelled, StateBusy
@@ -50,7 +51,14 @@ def test_a_training_leaves_an_adapter_that_says_what_it_is_and_its_curves(base, 
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
     reports = [event for event in events if event.kind == "report"]
     assert reports[-1].step == reports[-1].total == 4
-    assert set(reports[0].values) == {"loss", "eta"}
+    assert (reports[0].step, reports[0].total) == (0, 4)
+    assert reports[0].values == {"anatomy": trained.anatomy}
+    figures = reports[-1].values
+    assert set(figures) == {"loss", "smooth", "lr", "seconds_left"}
+    assert figures["seconds_left"] == 0
+    assert figures["lr"] == 1e-2
+    assert [event.values["loss"] for event in reports[1:]] == [round(float(row["loss"]), 5) for row in rows]
+    assert figures["smooth"] == pytest.approx(sum(float(row["loss"]) for row in rows) / 4, abs=1e-5)
     assert trained.parameters == sum(
         4 * (layer.in_features + layer.out_features)
         for layer in map(base.net.get_submodule, base.targets["attention"])
@@ -143,6 +151,116 @@ def test_a_stop_while_it_looks_at_samples_loses_no_step(base, tmp_path):
     looked: list[int] = []
     train(base, tmp_path, method, watch=lambda step: looked.append(step) or {}, every=2, resume=True)
     assert looked == [2, 4]
+
+
+class Wants:
+    """Asks a job for things once steps are reported: step → what."""
+
+    def __init__(self, **at: int) -> None:
+        self.at = {step: what for what, step in at.items()}
+        self.heard: list[Event] = []
+        self.job = Job(self)
+
+    def __call__(self, event: Event) -> None:
+        self.heard.append(event)
+        if event.kind == "report" and (what := self.at.pop(event.step, None)):
+            self.job.ask(what)
+
+
+def test_what_is_asked_for_on_the_way_comes_at_once_and_changes_no_weight(base, tmp_path):
+    method = concept("dreambooth_lora", steps=6)
+    data = data_of(base, tmp_path, method)
+    looked: list[int] = []
+
+    def run(name: str, job: Job, **options: Any) -> Any:
+        recipe = method.recipe(base, PHOTOS)
+        options = {"data": data, "recipe": recipe, "every": 4, "best": False, **options}
+        trained = train(
+            base, tmp_path / name, method, job=job, watch=lambda step: looked.append(step) or {}, **options
+        )
+        return trained, recipe.carrier.state()
+
+    _, plain = run("plain", Job())
+    assert looked == [4, 6]
+    looked.clear()
+    wants = Wants(sample=2, save=3)
+    trained, state = run("asked", wants.job)
+    assert looked == [2, 4, 6]
+    assert [each["step"] for each in trained.readings] == [2, 4, 6]
+    assert all(torch.equal(each, plain[name]) for name, each in state.items())
+    saved = tmp_path / "asked" / "run" / "saved" / "step-000003.safetensors"
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    assert {"saved": "saved/step-000003.safetensors"} in [event.values for event in wants.heard]
+    assert read_safetensors_header(saved).metadata["likeness.steps"] == "3"
+    assert (
+        read_safetensors_header(saved).tensors.keys() == read_safetensors_header(trained.path).tensors.keys()
+    )
+
+
+def test_a_training_cut_after_a_wish_goes_on_to_the_same_weights(base, tmp_path):
+    method = concept("dreambooth_lora", steps=5)
+    data = data_of(base, tmp_path, method)
+
+    def run(name: str, job: Job, resume: bool = False) -> Any:
+        recipe = method.recipe(base, PHOTOS)
+        options = {"data": data, "recipe": recipe, "job": job, "resume": resume, "watch": lambda step: {}}
+        train(base, tmp_path / name, method, **options)
+        return recipe.carrier.state()
+
+    plain = run("plain", Job())
+    wants = Wants(sample=1, save=2)
+    wants.job.subscribe(lambda event: wants.job.cancel() if event.step == 3 else None)
+    with pytest.raises(Cancelled):
+        run("cut", wants.job)
+    assert [step for step, _ in checkpoints(tmp_path / "cut" / "run" / "checkpoints")] == [2, 3]
+    resumed = run("cut", Job(), resume=True)
+    assert all(torch.equal(each, plain[name]) for name, each in resumed.items())
+
+
+def test_a_sample_that_was_asked_for_does_not_decide_what_is_kept_where_none_were_planned(base, tmp_path):
+    wants = Wants(sample=1)
+    trained = train(base, tmp_path, job=wants.job, watch=lambda step: {"score": 1.0}, every=0)
+    assert [each["step"] for each in trained.readings] == [1]
+    assert trained.best_step == 4
+
+
+@pytest.mark.parametrize("method", ["dreambooth_lora", "textual_inversion", "dreambooth"])
+def test_the_anatomy_counts_every_weight_of_the_base_and_every_byte_of_the_file(base, tmp_path, method):
+    settings = {"text_encoder": True, "targets": ("attention", "conv")} if method == "dreambooth_lora" else {}
+    trained = train(base, tmp_path, concept(method, steps=1, **settings))
+    rows = trained.anatomy
+    modules = [base.net, base.vae, *base.texts.values()]
+    assert sum(row["parameters"] for row in rows) == sum(
+        each.numel() for module in modules for each in module.parameters()
+    )
+    assert sum(row["trained"] for row in rows) == trained.parameters
+    files = [trained.path] if trained.path.is_file() else sorted(trained.path.rglob("*.safetensors"))
+    sizes = [
+        each.end - each.start for path in files for each in read_safetensors_header(path).tensors.values()
+    ]
+    assert sum(row["bytes"] for row in rows) == sum(sizes)
+    touched = {(row["part"], row["group"]) for row in rows if row["trained"]}
+    assert {
+        "dreambooth_lora": {("unet", "attention"), ("unet", "conv"), ("text encoder", "attention")},
+        "textual_inversion": {("text encoder", "words")},
+        "dreambooth": {(row["part"], row["group"]) for row in rows if row["part"] == "unet"},
+    }[method] == touched
+    assert any(row["part"] == "autoencoder" and not row["trained"] for row in rows)
+
+
+def test_the_time_left_counts_steps_and_looks_apart():
+    now = [0.0]
+    pace = Pace(lambda: now[0])
+    for _ in range(3):
+        with pace.step():
+            now[0] += 2.0
+    with pace.look():
+        now[0] += 100.0
+    assert pace.left(10, 0) == 20.0
+    assert pace.left(10, 2) == 220.0
+    assert [looks_left(step, 10, 4) for step in (0, 3, 4, 8, 9, 10)] == [3, 3, 2, 1, 1, 0]
+    assert [looks_left(step, 8, 4) for step in (0, 4, 7, 8)] == [2, 1, 1, 0]
+    assert looks_left(0, 10, 0) == 0
 
 
 def test_a_folder_holds_one_training(base, tmp_path):
