@@ -73,7 +73,14 @@ _DRAWING = (
 )
 
 COMMANDS: dict[str, Command] = {
-    "check": Command("check", (Word("photos", metavar="PHOTOS"), Word("size", "--size"))),
+    "check": Command("check", (Word("photos", metavar="PHOTOS"), *_options("size", "token", "class_word"))),
+    "caption": Command(
+        "caption",
+        (
+            Word("photos", metavar="PHOTOS"),
+            *_options("token", "class_word", "plain", "template", "overwrite", "dry_run", "device"),
+        ),
+    ),
     "train": Command(
         "train",
         (

@@ -1,4 +1,4 @@
-"""The jobs of the studio: check, train, compose, edit, score, compare.
+"""The jobs of the studio: check, caption, train, compose, edit, score, compare.
 
 Methods stand in them as tables, `{"method": "apg", "scale": 6}`, read against the catalog of their family.
 Pictures, adapters and runs are named by references (DESIGN 7): `asset:photos/dog`, `run:NAME`,
@@ -129,6 +129,23 @@ class Check(JobSpec, frozen=True):
     kind: Literal["check"] = "check"
     photos: str = files("", help="the folder")
     size: int = knob(512, 16, 4096, help="the training size they should have", unit="px")
+    token: str = knob("", help="the new word that the captions beside the photos should have")
+    class_word: str = knob("", help="what the subject is; captions should have it after the new word")
+
+
+class Caption(JobSpec, frozen=True):
+    """Write captions beside photos."""
+
+    summary: ClassVar[str] = "write a caption into a text file beside each photo"
+    kind: Literal["caption"] = "caption"
+    photos: str = files("", help="a folder of photos, or one photo")
+    token: str = knob("sks", help="the new word for the subject; put into every caption once")
+    class_word: str = knob("", help='what it is, in one or two ordinary words: "dog", "glass teapot"')
+    plain: bool = knob(False, help="write the template; no network looks at the photos")
+    template: str = knob("a photo of {token} {class_word}", help="the caption that --plain writes")
+    overwrite: bool = knob(False, help="replace captions that are there already")
+    dry_run: bool = knob(False, help="show the captions and write nothing")
+    device: Device = knob("auto", help="where to look at the photos; auto takes a GPU if there is one")
 
 
 class Score(JobSpec, frozen=True):

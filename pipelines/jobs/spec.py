@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from pipelines.errors import BadInput, UnknownName
-from pipelines.jobs.kinds import Check, Compare, Compose, Edit, Score, Train
+from pipelines.jobs.kinds import Caption, Check, Compare, Compose, Edit, Score, Train
 from pipelines.jobs.model import VERSION, Device, JobSpec, references_of
 from pipelines.jobs.paths import check_methods, get_path, set_path
 from pipelines.jobs.queries import Bases, Bench, Demo, Doctor, Info, Jobs, Merge, Methods
@@ -18,16 +18,17 @@ from pipelines.jobs.toybox import ToyboxBuild, ToyboxJudge, ToyboxSheet, ToyboxS
 from pipelines.spec import parse
 
 __all__ = [
-    "KINDS", "VERSION", "Bases", "Bench", "Check", "Compare", "Compose", "Demo", "Device", "Doctor", "Edit",
-    "Info", "JobSpec", "Jobs", "Merge", "Methods", "Score", "ToyboxBuild", "ToyboxJudge", "ToyboxSheet",
-    "ToyboxShow", "Train", "check_methods", "from_json", "from_table", "get_path", "references_of",
-    "set_path",
+    "KINDS", "VERSION", "Bases", "Bench", "Caption", "Check", "Compare", "Compose", "Demo", "Device",
+    "Doctor", "Edit", "Info", "JobSpec", "Jobs", "Merge", "Methods", "Score", "ToyboxBuild",
+    "ToyboxJudge", "ToyboxSheet", "ToyboxShow", "Train", "check_methods", "from_json", "from_table",
+    "get_path", "references_of", "set_path",
 ]  # fmt: skip
 
 KINDS: dict[str, type[JobSpec]] = {
     "methods": Methods,
     "bases": Bases,
     "check": Check,
+    "caption": Caption,
     "train": Train,
     "compose": Compose,
     "edit": Edit,

@@ -1,7 +1,7 @@
 """Captions for photos: BLIP (arXiv:2201.12086) or Florence-2 (arXiv:2311.06242), where the user has one.
 
 Taken from `<workspace>/weights/captioner/`; nothing is fetched, since a captioner is a matter of taste and of
-gigabytes. Without one, a photo's caption is the template of the training.
+gigabytes. Without one, a photo's caption is a template.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pipelines.errors import BrokenWeights, NotAvailable
 from pipelines.vision.opening import open_model
 from pipelines.vision.weights import home
 
+# the large one: of the base one only pickled weights are published
+HUB, SIZE, LICENCE = "Salesforce/blip-image-captioning-large", "1.9 GB", "BSD-3-Clause"
 _KINDS = {"blip": BlipForConditionalGeneration, "florence2": Florence2ForConditionalGeneration}
 _TASK = "<CAPTION>"  # Florence-2 is told what to do by such a word
 _BATCH = 4
@@ -54,8 +56,9 @@ def captioner(device: str = "auto") -> Captioner:
         raise NotAvailable(
             "Writing captions",
             f"there is no captioner in {folder}",
-            "Write captions into text files beside the photos, or put a folder of BLIP there: hf download "
-            f"Salesforce/blip-image-captioning-base --local-dir {folder} (1 GB, BSD-3-Clause).",
+            "Write captions without one (likeness caption PHOTOS --plain), or put a folder of BLIP there "
+            f"({SIZE}, {LICENCE}): hf download {HUB} --include '*.json' '*.txt' '*.safetensors' "
+            f"--local-dir {folder}",
         )
     return _opened(folder, pick(device).where or torch.device("cpu"))
 

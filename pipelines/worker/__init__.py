@@ -16,6 +16,7 @@ BODIES = {
     "methods": "pipelines.worker.queries:methods",
     "bases": "pipelines.worker.queries:bases",
     "check": "pipelines.worker.queries:check",
+    "caption": "pipelines.worker.caption:caption",
     "train": "pipelines.worker.train:train",
     "compose": "pipelines.worker.compose:compose",
     "edit": "pipelines.worker.edit:edit",

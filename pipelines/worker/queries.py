@@ -106,11 +106,23 @@ def info(spec: Info, job: Job) -> dict[str, Any]:
 
 
 def check(spec: Check, job: Job) -> dict[str, Any]:
-    """A verdict on every photo and on the set, with reasons; "unusable" is a result, not an error."""
-    from pipelines.data import photos
+    """A verdict on every photo and on the set, with reasons; "unusable" is a result, not an error.
+
+    Photos with a text file beside them tell their caption, and what is wrong with it.
+    """
+    from pipelines.data import captions, photos
 
     paths = photos.list_photos(workspace.resolve(spec.photos))
-    return photos.check(paths, spec.size, job).as_dict()
+    report = photos.check(paths, spec.size, job).as_dict()
+    texts: list[str] = []
+    for path, row in zip(paths, report["photos"], strict=True):
+        if text := captions.beside(path):
+            text = captions.named(text, spec.token, spec.class_word)
+            row |= {"caption": text, "caption_warnings": captions.lint(text, spec.token, spec.class_word)}
+            texts.append(text)
+    if texts:
+        report["caption_warnings"] = captions.lint_all(texts, spec.token, spec.class_word)
+    return report
 
 
 def merge(spec: Merge, job: Job) -> dict[str, Any]:
