@@ -27,7 +27,7 @@ from pipelines.jobs.runner import InlineRunner, Runner
 from pipelines.jobs.spec import Jobs, JobSpec
 from pipelines.jobs.store import FILE, Store
 from pipelines.progress import Job
-from studio.cli_parser import Asked, read_words
+from studio.cli_parser import STUDIO, Asked, read_words
 from studio.cli_words import Bar, in_words
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None, runner: Runner | None = None) -
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     _speak_utf8()
+    if words[:1] == [STUDIO]:
+        from studio import launch
+
+        return launch.main(words[1:])
     try:
         asked = read_words(words)
         if asked is None:

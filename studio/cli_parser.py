@@ -27,6 +27,8 @@ from studio.cli_commands import (
 )
 
 _ABOUT = "Teach a diffusion model your subject, draw it, edit it, and read honestly how well it worked."
+STUDIO = "studio"
+"""The command that is no job: its words are those of `studio.settings`."""
 _GROUPS = {"toybox": "the embedded model: its world, its training, its judge"}
 
 
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="likeness", allow_abbrev=False, description=_ABOUT)
     parser.add_argument("--version", action="version", version=f"likeness {_version()}")
     groups: dict[str, Any] = {"": parser.add_subparsers(required=True, metavar="command")}
+    groups[""].add_parser(STUDIO, help="open the studio in the browser", add_help=False)
     names = {command.kind: name for name, command in COMMANDS.items()}
     for kind, model in KINDS.items():
         group, _, verb = names.get(kind, kind).rpartition("_")
