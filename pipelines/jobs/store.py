@@ -224,11 +224,12 @@ class Store:
             raise UnknownName("job", str(ident), [str(each["id"]) for each in last])
         return _row(row)
 
-    def jobs(self, limit: int = 100, status: Status | None = None) -> list[Row]:
-        """The newest jobs first, or those of one status."""
+    def jobs(self, limit: int = 100, status: Status | None = None, kind: str | None = None) -> list[Row]:
+        """The newest jobs first, or those of one status or kind."""
         rows = self._base().execute(
-            "SELECT * FROM jobs WHERE ? IS NULL OR status = ? ORDER BY id DESC LIMIT ?",
-            (status, status, limit),
+            "SELECT * FROM jobs WHERE (? IS NULL OR status = ?) AND (? IS NULL OR kind = ?)"
+            " ORDER BY id DESC LIMIT ?",
+            (status, status, kind, kind, limit),
         )
         return [_row(each) for each in rows]
 
