@@ -19,6 +19,7 @@ from torch import Tensor
 from pipelines.data import buckets
 from pipelines.data.cache import Draw, Wanted, drawn
 from pipelines.data.captions import captions_of, class_captions
+from pipelines.data.crops import open_cropped
 from pipelines.data.opening import list_photos, open_photo
 from pipelines.errors import BadInput, BrokenWeights
 from pipelines.jobs import workspace
@@ -114,7 +115,7 @@ def build(  # noqa: PLR0913 (each is given by the caller alone)
     examples = [
         Example(
             path.name,
-            encode(base, open_photo(path), resolution, data, job),
+            encode(base, open_cropped(path, data.crops), resolution, data, job),
             captions_of(path, data, templates, trigger),
         )
         for path in photos

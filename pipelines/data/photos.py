@@ -6,15 +6,19 @@ and degraded copies of them (see the tests). No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from pipelines.artifacts import atomic_write
+from pipelines.data.crops import Box, cropped, pixels
 from pipelines.data.opening import list_photos, load, open_photo, quiet
 from pipelines.errors import BadInput, LikenessError
 from pipelines.progress import Job
@@ -36,18 +40,23 @@ MIXED = 1.6  # ratio of the widest to the narrowest shape of a set
 SAME_BITS, SAME_LEVELS = 5, 18.0  # of 64 bits of the hash, and mean gray levels, that two copies differ by
 ALIKE = 14.0  # gray levels by which backgrounds differ when they are one; different ones have 30 and more
 BAR = 0.04  # share of a side that a plain bar must fill
+SMALL = 320  # long side of a small copy, in pixels
 FEW = 3  # DreamBooth's three to five photos (arXiv:2208.12242)
 
 
 @dataclass(frozen=True)
 class PhotoVerdict:
-    """One photo: its verdict, the reasons (worst first, none for a plainly good one), its size upright."""
+    """One photo: its verdict, the reasons (worst first, none for a plainly good one), its size upright.
+
+    `small` names its small copy, "" where none was made.
+    """
 
     path: Path
     verdict: Verdict
     reasons: tuple[str, ...] = ()
     width: int = 0
     height: int = 0
+    small: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict in plain JSON values; the path as its name."""
@@ -57,6 +66,7 @@ class PhotoVerdict:
             "reasons": list(self.reasons),
             "width": self.width,
             "height": self.height,
+            "small": self.small,
         }
 
 
@@ -96,18 +106,35 @@ class _Look:
     edge: np.ndarray
 
 
-def check(paths: Sequence[Path | str], size: int = 512, job: Job | None = None) -> PhotoReport:
-    """Look at photos for a training at `size` pixels.
+@dataclass(frozen=True)
+class _How:
+    """How photos are looked at: for which training size, cropped how, and where small copies go."""
 
-    A file that cannot be opened is a verdict too ("unusable", with the reason and the way out), not an
-    error. Raises BadInput when there are no paths, Cancelled when the job is stopped.
+    size: int
+    crops: Mapping[str, Box] = field(default_factory=dict[str, Box])
+    out: Path | None = None
+
+
+def check(
+    paths: Sequence[Path | str],
+    size: int = 512,
+    job: Job | None = None,
+    crops: Mapping[str, Box] | None = None,
+    out: Path | None = None,
+) -> PhotoReport:
+    """Look at photos for a training at `size` pixels, of each only what its crop keeps.
+
+    With `out` every photo that opens gets a small upright copy there, NAME.jpg, of the whole photo. A file
+    that cannot be opened is a verdict too ("unusable", with the reason and the way out), not an error. Raises
+    BadInput when there are no paths, Cancelled when the job is stopped, DiskFull.
     """
     if not paths:
         raise BadInput("There are no photos to look at.", "Give 3 to 30 photos of the subject.")
     job = job or Job()
+    how = _How(size, crops or {}, out)
     looks: list[_Look | PhotoVerdict] = []
     with quiet(), ThreadPoolExecutor(4) as pool:
-        pending = [pool.submit(_look, Path(path), size) for path in paths]
+        pending = [pool.submit(_look, Path(path), how) for path in paths]
         try:
             for future in pending:
                 job.check()
@@ -122,11 +149,18 @@ def check(paths: Sequence[Path | str], size: int = 512, job: Job | None = None) 
     return PhotoReport(photos, verdict, reasons, size)
 
 
-def _look(path: Path, size: int) -> _Look | PhotoVerdict:
+def _look(path: Path, how: _How) -> _Look | PhotoVerdict:
+    size, crop = how.size, how.crops.get(path.name)
     try:
-        image, (width, height) = load(path, near=LOOK)
+        # what the crop keeps must be large enough to look at
+        kept = min(crop[2] - crop[0], crop[3] - crop[1]) if crop else 1.0
+        image, (width, height) = load(path, near=ceil(LOOK / kept))
     except LikenessError as error:
         return PhotoVerdict(path, "unusable", (f"{error.message} {error.remedy}",))
+    small = _copied(image, path.name, how.out)
+    if crop:
+        left, top, right, bottom = pixels(crop, width, height)
+        image, width, height = cropped(image, crop), right - left, bottom - top
     image = _shrunk(image, LOOK)
     # blur only matters as far as the training will see it
     sharpness = _sharpness(_gray(_shrunk(image, size)))
@@ -140,12 +174,24 @@ def _look(path: Path, size: int) -> _Look | PhotoVerdict:
     )
     tiny = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
     return _Look(
-        PhotoVerdict(path, "good", (), width, height),
+        PhotoVerdict(path, "good", (), width, height, small),
         findings,
         (tiny[:, 1:] > tiny[:, :-1]).ravel(),  # the difference hash: does it get brighter to the right?
         np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float32),
         _edge(np.asarray(image.resize((8, 8), Image.Resampling.BOX), np.float32)),
     )
+
+
+def _copied(image: Image.Image, name: str, out: Path | None) -> str:
+    """Write a small copy of a photo, and name it; nothing without a folder."""
+    if out is None:
+        return ""
+    small = image.convert("RGB")
+    small.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=85)
+    atomic_write(out / f"{name}.jpg", data.getvalue())
+    return f"{name}.jpg"
 
 
 def _shrunk(image: Image.Image, side: int) -> Image.Image:

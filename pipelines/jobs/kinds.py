@@ -8,10 +8,11 @@ Pictures, adapters and runs are named by references (DESIGN 7): `asset:photos/do
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
+from pipelines.errors import BadInput
 from pipelines.jobs.model import Device, JobSpec, files, method, shareable_table
 from pipelines.spec import knob
 
@@ -21,6 +22,25 @@ MEMORY_HELP = (
     "what is on the device: resident, everything; model, one component at a time; tiled, also the picture in "
     "parts; auto, whatever fits"
 )
+
+
+Crop = tuple[float, float, float, float]
+CROPS_HELP = "by file name the part to keep: left, top, right, bottom as shares of 0 to 1"
+
+
+def sound_crops(crops: dict[str, Crop]) -> dict[str, Crop]:
+    """The crops, each of which must lie inside its picture and hold something of it. Raises BadInput."""
+    for name, (left, top, right, bottom) in crops.items():
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise BadInput(
+                f"The crop of {name} is empty, or leaves the picture.",
+                "Give left, top, right and bottom as shares from 0 to 1, left before right and top above "
+                "bottom, such as 0.1, 0, 0.9, 1.",
+            )
+    return crops
+
+
+Crops = Annotated[dict[str, Crop], AfterValidator(sound_crops)]
 
 
 class Part(BaseModel, frozen=True, extra="forbid"):
@@ -37,6 +57,7 @@ class PhotoSet(Part, frozen=True):
     captions: bool = knob(True, help="use the text file beside a photo as its caption, where there is one")
     template: str = knob("a photo of {token} {class_word}", help="the caption of photos without one")
     flip: bool = knob(False, help="also show photos mirrored; not for faces, text or anything one-sided")
+    crops: Crops = Field(default_factory=dict[str, Crop], description=CROPS_HELP)
     focus: bool = knob(True, help="crop around the middle; off: whole photos in size buckets", expert=True)
 
 
@@ -129,6 +150,10 @@ class Check(JobSpec, frozen=True):
     kind: Literal["check"] = "check"
     photos: str = files("", help="the folder")
     size: int = knob(512, 16, 4096, help="the training size they should have", unit="px")
+    crops: Crops = Field(default_factory=dict[str, Crop], description=CROPS_HELP)
+    out: Path | None = knob(
+        None, help="folder for small upright copies (JPEG, at most 320 px) of the photos; default: none"
+    )
     token: str = knob("", help="the new word that the captions beside the photos should have")
     class_word: str = knob("", help="what the subject is; captions should have it after the new word")
 

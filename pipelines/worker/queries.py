@@ -113,7 +113,7 @@ def check(spec: Check, job: Job) -> dict[str, Any]:
     from pipelines.data import captions, photos
 
     paths = photos.list_photos(workspace.resolve(spec.photos))
-    report = photos.check(paths, spec.size, job).as_dict()
+    report = photos.check(paths, spec.size, job, spec.crops, spec.out).as_dict()
     texts: list[str] = []
     for path, row in zip(paths, report["photos"], strict=True):
         if text := captions.beside(path):

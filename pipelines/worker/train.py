@@ -21,7 +21,8 @@ from pipelines.concepts.trainer import train as train_concept
 from pipelines.concepts.watch import Watcher
 from pipelines.data import dataset
 from pipelines.data.captions import check_words, remarks_on
-from pipelines.data.photos import check, list_photos, open_photo
+from pipelines.data.crops import open_cropped
+from pipelines.data.photos import check, list_photos
 from pipelines.errors import BadInput, Cancelled, LikenessError
 from pipelines.guidance.cfg import CFG
 from pipelines.jobs import presets, workspace
@@ -63,7 +64,8 @@ def train(spec: Train, job: Job) -> dict[str, Any]:
             settings=f"cfg {scale:g}, {STEPS} steps",
         )
     folder = spec.out or workspace.new_run("train", f"{spec.data.token} {spec.data.class_word}")
-    watch = Watching(base, spec, [open_photo(each) for each in paths], folder, quiet, scale, recipe.steps)
+    photos = [open_cropped(each, spec.data.crops) for each in paths]
+    watch = Watching(base, spec, photos, folder, quiet, scale, recipe.steps)
     if spec.watch.every:  # without, samples come only when they are asked for, and nothing is kept to compare
         with clock("watch"), guarded(base, "drawing samples"):
             watch.before()
@@ -150,8 +152,13 @@ def _result(trained: Trained, folder: Path) -> dict[str, Any]:
         "loss": round(trained.loss, 5),
         "curve": trained.readings,
         "anatomy": trained.anatomy,
-        "readings": trained.readings[-1] if trained.readings else None,
+        "readings": _kept(trained),
     }
+
+
+def _kept(trained: Trained) -> dict[str, float] | None:
+    """The readings of the step that is kept, where samples were looked at then."""
+    return next((each for each in trained.readings if each["step"] == trained.best_step), None)
 
 
 def _bytes(path: Path) -> int:
@@ -164,14 +171,14 @@ def _card(base: Backbone, folder: Path, trained: Trained, recipe: Recipe) -> Non
     """Write card.md beside an adapter."""
     if not trained.path.is_file():
         return
-    samples = sorted((folder / "samples").glob("*.png"))[-4:]
-    last = trained.readings[-1] if trained.readings else {}
+    samples = sorted((folder / "samples").glob(f"step-{trained.best_step:06d}-*.png"))[:4]
+    kept = _kept(trained) or {}
     text = card.card(
         formats.load(trained.path, base),
         base_model=base.name,
         method=recipe.method,
         settings=recipe.settings,
-        readings={name: last[name] for name in ("dino_i", "clip_i", "clip_t") if name in last},
+        readings={name: kept[name] for name in ("dino_i", "clip_i", "clip_t") if name in kept},
         pictures=[each.relative_to(folder).as_posix() for each in samples],
         class_word=recipe.class_word,
     )
@@ -191,7 +198,7 @@ def listed(data: PhotoSet) -> list[Path]:
 def subject_photos(data: PhotoSet, size: int, job: Job) -> list[Path]:
     """The photos that can be used; says what is wrong with the others. Raises BadInput for none."""
     found = listed(data)
-    report = check(found, size, job)
+    report = check(found, size, job, data.crops)
     bad = [each for each in report.photos if each.verdict in ("unusable", "poor")]
     good = [each.path for each in report.photos if each.verdict != "unusable"]
     if not good:

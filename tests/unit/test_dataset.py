@@ -149,3 +149,18 @@ def test_the_key_tells_other_photos_and_other_captions(tmp_path):
     assert one.key() == data_of(base, tmp_path, method).key()
     other = PHOTOS.model_copy(update={"class_word": "cat"})
     assert one.key() != data_of(base, tmp_path, method, other).key()
+
+
+def test_crops_change_the_latents_and_the_key_of_the_data(tmp_path):
+    base = bases.make("unet-eps")
+    method = concept("dreambooth_lora")
+    paths = photos(tmp_path, [(128, 128)] * 2)
+    plain = dataset.build(base, paths, PHOTOS, method, Job())
+    cropping = PHOTOS.model_copy(update={"crops": {"0.png": (0.0, 0.0, 0.5, 0.5)}})
+    cut = dataset.build(base, paths, cropping, method, Job())
+    with Image.open(paths[0]) as image:
+        alone = dataset.encode(base, image.crop((0, 0, 64, 64)), base.latent.size, PHOTOS, Job())
+    assert torch.equal(cut.photos[0].latents, alone)
+    assert not torch.equal(cut.photos[0].latents, plain.photos[0].latents)
+    assert torch.equal(cut.photos[1].latents, plain.photos[1].latents)
+    assert cut.key() != plain.key()

@@ -162,6 +162,15 @@ def test_the_doctor_names_the_fix(folder, monkeypatch):
     assert "--workspace" in fixes["workspace"]
 
 
+def test_a_check_writes_small_copies_where_it_is_told_to(folder):
+    Image.new("RGB", (640, 480), "red").save(folder / "1.png")
+    crops = {"1.png": [0.0, 0.0, 0.5, 1.0]}
+    (row,) = ask("check", photos=str(folder), out=str(folder / "small"), crops=crops)["photos"]
+    assert (row["small"], row["width"], row["height"]) == ("1.png.jpg", 320, 480)
+    with Image.open(folder / "small" / "1.png.jpg") as small:
+        assert small.size == (320, 240)
+
+
 def test_photos_are_checked_and_unusable_is_a_result(folder):
     (folder / "photos").mkdir()
     for name in ("a.jpg", "b.jpg"):

@@ -13,9 +13,11 @@ from PIL import Image, ImageFilter
 from pillow_heif import register_heif_opener
 
 from pipelines.artifacts import assets
+from pipelines.data.crops import open_cropped, pixels
 from pipelines.data.opening import MAX_PHOTOS
 from pipelines.data.photos import check, list_photos, open_photo
 from pipelines.errors import BadInput, Cancelled, MissingAsset
+from pipelines.jobs.kinds import Check, PhotoSet
 from pipelines.progress import Job
 
 SUBJECTS = ("backpack", "bear_plushie", "cat", "clock", "dog", "teapot")
@@ -326,6 +328,7 @@ def test_the_report_travels_as_json_without_paths():
         "reasons": [],
         "width": 512,
         "height": 512,
+        "small": "",
     }
 
 
@@ -337,3 +340,71 @@ def test_looking_reports_and_can_be_stopped():
     job.cancel()
     with pytest.raises(Cancelled):
         check(photos("dog"), job=job)
+
+
+# ---- small copies and crops
+
+
+def test_small_copies_are_upright_and_made_of_every_photo_that_opens(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    folder = tmp_path / "in"
+    folder.mkdir()
+    halves(size=(800, 400)).save(folder / "a.jpg", exif=exif, quality=95)
+    halves(size=(30, 20)).save(folder / "b.png")
+    (folder / "c.png").write_bytes(b"no picture")
+    report = check(list_photos(folder), 64, out=tmp_path / "small").as_dict()
+    assert [each["small"] for each in report["photos"]] == ["a.jpg.jpg", "b.png.jpg", ""]
+    assert sorted(each.name for each in (tmp_path / "small").iterdir()) == ["a.jpg.jpg", "b.png.jpg"]
+    with Image.open(tmp_path / "small" / "a.jpg.jpg") as small:
+        assert (small.format, small.size) == ("JPEG", (160, 320))
+        assert near(small, 80, 40, (255, 0, 0))
+        assert not small.getexif()
+    with Image.open(tmp_path / "small" / "b.png.jpg") as small:
+        assert small.size == (30, 20)
+    plain = check(list_photos(folder), 64).as_dict()
+    assert {each["small"] for each in plain["photos"]} == {""}
+
+
+def test_a_crop_is_taken_of_the_upright_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    halves().save(tmp_path / "a.jpg", exif=exif, quality=95)
+    crops = {"a.jpg": (0.0, 0.5, 1.0, 1.0), "b.jpg": (0.0, 0.0, 0.5, 0.5)}
+    image = open_cropped(tmp_path / "a.jpg", crops)
+    assert image.size == (32, 32)
+    assert near(image, 16, 16, (0, 0, 255))
+    assert open_cropped(tmp_path / "a.jpg", {}).size == (32, 64)
+
+
+@pytest.mark.parametrize("box", [(0.999, 0.0, 1.0, 0.001), (0.0, 0.0, 1e-9, 1e-9), (0.3, 0.3, 0.7, 0.7)])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (4000, 3000)])
+def test_a_crop_in_pixels_holds_at_least_one_and_stays_inside(box, size):
+    left, top, right, bottom = pixels(box, *size)
+    assert 0 <= left < right <= size[0]
+    assert 0 <= top < bottom <= size[1]
+
+
+def test_a_photo_is_judged_by_what_its_crop_keeps(tmp_path):
+    (path,) = saved(tmp_path, [Image.new("RGB", (600, 300), "grey")])
+    dog = open_photo(photos("dog")[0]).resize((300, 300))
+    image = Image.open(path).convert("RGB")
+    image.paste(dog, (300, 0))
+    image.save(path)
+    crops = {"0.png": (0.5, 0.0, 1.0, 1.0)}
+    kept = check([path], 256, crops=crops).photos[0]
+    assert (kept.width, kept.height) == (300, 300)
+    left_out = check([path], 256, crops={"0.png": (0.0, 0.0, 0.5, 1.0)}).photos[0]
+    assert left_out.verdict == "unusable"
+    assert left_out.reasons == ("it shows one plain colour", *left_out.reasons[1:])
+    assert kept.verdict != "unusable"
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0.5, 0, 0.5, 1), (0.6, 0, 0.5, 1), (0, -0.1, 1, 1), (0, 0, 1, 1.01), (0, float("nan"), 1, 1)],
+)
+def test_crops_that_are_empty_or_leave_the_picture_are_refused(box):
+    for kind in (PhotoSet, Check):
+        with pytest.raises(BadInput, match=r"a\.png"):
+            kind.model_validate({"crops": {"a.png": box}})
