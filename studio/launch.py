@@ -79,7 +79,7 @@ def serve(
     settings = _with_password(replace(settings, port=port))
     address = url_of(settings)
     _say(f"Likeness Studio: {address}   (Ctrl-C ends it)")
-    _on_terminate()
+    end_on_terminate()
     try:
         prepare(settings)
         _open_browser(settings, address)
@@ -156,7 +156,7 @@ def assemble(
         **gradio_options(settings),
         **look,
     )
-    app: App = _Greeter(parent, hall.warm)
+    app: App = Greeter(parent, hall.warm)
     if settings.auth:
         inner = parent.router.routes[-1].app  # pyright: ignore[reportAttributeAccessIssue]
         app = guards.Login(app, hall.routes, lambda cookies: has_logged_in(inner, cookies))
@@ -214,13 +214,14 @@ def prepare(settings: Settings) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
-class _Greeter:
+class Greeter:
     """Warms the worker up a moment after the first page was served, when its files are through."""
 
     def __init__(self, app: App, warm: Callable[[], object], after: float = 1.0) -> None:
         self._app, self._warm, self._after, self._met = app, warm, after, False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the request on; after the first for the page, begin to warm up."""
         await self._app(scope, receive, send)
         if not self._met and scope["type"] == "http" and scope["path"] == "/":
             import asyncio
@@ -271,7 +272,7 @@ def _share(settings: Settings, server: Server, allow: Callable[[str], None]) -> 
     _say(f"Public link, for at most a week: https://{there}")
 
 
-def _on_terminate() -> None:
+def end_on_terminate() -> None:
     """Let SIGTERM end the studio as Ctrl-C does."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -138,12 +138,12 @@ class SubprocessRunner:
             if message is None or message.get("id") != number:
                 continue
             if "event" in message:
-                _relay(wire.unpack_event(message["event"]), job)
+                relay(wire.unpack_event(message["event"]), job)
             elif "checkpoint" in message:
                 job.checkpoint = Path(message["checkpoint"])
             else:
                 worker.idle = True
-                return _outcome(message, worker.log())
+                return outcome(message, worker.log())
 
 
 class _Worker:
@@ -224,7 +224,7 @@ class _Worker:
         return WorkerDied(f"The worker process ended before its job did ({name}).{said}", again)
 
 
-def _relay(event: Event, job: Job) -> None:
+def relay(event: Event, job: Job) -> None:
     """What happened in the worker, told to the subscribers on this side."""
     if event.kind == "report":
         job.report(event.step, event.total, **event.values)
@@ -234,7 +234,7 @@ def _relay(event: Event, job: Job) -> None:
         job.note(event.text)
 
 
-def _outcome(message: dict[str, Any], log: str) -> dict[str, Any]:
+def outcome(message: dict[str, Any], log: str) -> dict[str, Any]:
     """The result in a last message; raises what it says was raised."""
     if "stopped" in message:
         raise Cancelled(str(message["stopped"]))
