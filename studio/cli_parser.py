@@ -29,7 +29,10 @@ from studio.cli_commands import (
 _ABOUT = "Teach a diffusion model your subject, draw it, edit it, and read honestly how well it worked."
 STUDIO = "studio"
 """The command that is no job: its words are those of `studio.settings`."""
-_GROUPS = {"toybox": "the embedded model: its world, its training, its judge"}
+_GROUPS = {
+    "toybox": "the embedded model: its world, its training, its judge",
+    "study": "the methods' effects: what was measured, and whether it still stands",
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""Live parts: what on the page follows the store. One timer a page asks what changed, and draws only that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.desk import Desk
+from studio.guarded import said
+from studio.markup import problem
+
+EVERY = 1.0
+Key = Callable[[Desk], Hashable]
+Draw = Callable[[Desk], Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Components, what they depend on, and what they show."""
+
+    outputs: tuple[Any, ...]
+    key: Key
+    draw: Draw
+
+
+class Live:
+    """The live parts of a page. `wire` is called once, after all of them were added."""
+
+    def __init__(self, desk_of: Callable[[Any], Desk]) -> None:
+        self._desk_of = desk_of
+        self._parts: list[Part] = []
+
+    def add(self, outputs: Any | Sequence[Any], key: Key, draw: Draw) -> None:
+        """Show `draw(desk)` (one value an output) in `outputs`, again whenever `key(desk)` changes."""
+        listed = tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
+        self._parts.append(Part(listed, key, draw))
+
+    def wire(self, load: Any, after: Sequence[Any] = ()) -> None:
+        """Draw everything when the page loads, and what changed at every tick and after the listeners `after`."""
+        seen = gr.State([])
+        timer = gr.Timer(EVERY)
+        outputs = [each for part in self._parts for each in part.outputs]
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        load(self._fresh, None, [*outputs, seen], **quiet)
+        for ask in (timer.tick, *(each.then for each in after)):
+            ask(self._tick, seen, [*outputs, seen], **quiet, trigger_mode="once")
+
+    def _fresh(self, request: gr.Request) -> list[Any]:
+        return self._tick([], request)
+
+    def _tick(self, seen: list[Any], request: gr.Request) -> list[Any]:
+        desk = self._desk_of(request)
+        values: list[Any] = []
+        keys: list[Any] = []
+        for index, part in enumerate(self._parts):
+            key = repr(part.key(desk))
+            keys.append(key)
+            if index < len(seen) and seen[index] == key:
+                values += [gr.skip()] * len(part.outputs)
+                continue
+            values += _drawn(part, desk)
+        return [*values, keys if keys != seen else gr.skip()]
+
+
+def _drawn(part: Part, desk: Desk) -> list[Any]:
+    """What a part shows; where it cannot be drawn, the others still are."""
+    try:
+        shown = part.draw(desk)
+    except Exception as error:  # noqa: BLE001 -- said in its place
+        first = problem(*said(error)) if isinstance(part.outputs[0], gr.HTML) else gr.skip()
+        return [first, *(gr.skip() for _ in part.outputs[1:])]
+    return [shown] if len(part.outputs) == 1 else list(shown)

@@ -1,0 +1,159 @@
+"""The page: header, five tabs, side panel; and the post between them.
+
+A tab is a module with `build(page)`. It registers its sheet (`page.register`), its live parts (`page.live`)
+and sends settings to another tab by putting a parcel into `page.parcel`; nothing else is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import gradio as gr
+
+from studio import panel, post
+from studio.binding import Sheet
+from studio.desk import Desk
+from studio.guarded import guarded
+from studio.hall import Hall
+from studio.live import Live
+from studio.markup import clicked, tag
+from studio.theme import LOOK
+
+__all__ = ["LOOK", "QUIET", "TABS", "Page", "build"]
+
+TABS = (
+    ("train", "Train Concept"),
+    ("compose", "Compose"),
+    ("edit", "Edit"),
+    ("identity", "Identity"),
+    ("compare", "Compare"),
+)
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""For listeners that answer at once and need no sign of it."""
+ACTIVE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For listeners that may take a moment."""
+
+
+class Page:
+    """What the tabs share while the page is built."""
+
+    def __init__(self, hall: Hall, demo: gr.Blocks) -> None:
+        self.hall, self.demo = hall, demo
+        self.live = Live(self.desk)
+        self.parcel = gr.State({"to": "", "table": {}, "number": 0, "note": ""})
+        self.tabs: Any = None
+        self.changed: list[Any] = []
+        """Listeners after which the live parts are drawn at once, without waiting for the next tick."""
+        self._sheets: dict[str, Sheet] = {}
+
+    def desk(self, request: Any) -> Desk:
+        """The desk of whoever sent a request."""
+        return self.hall.desk(request)
+
+    @property
+    def base(self) -> str:
+        """The base that forms start with."""
+        return self.hall.settings.base
+
+    def register(self, name: str, sheet: Sheet) -> None:
+        """A tab's controls: they take parcels, and what stands in them survives a reload."""
+        self._sheets[name] = sheet
+
+    def answers(
+        self, *places: Any, more: Mapping[str, Callable[[Desk, str], dict[str, Any] | None]] | None = None
+    ) -> None:
+        """Let the buttons inside HTML places do what their acts say.
+
+        Known everywhere: "stop" and "again" with a job's number, "use" (a picture's settings), and "edit",
+        "identity" (send a picture there). `more` adds acts of a tab's own: (desk, value) → a parcel or None.
+        """
+        acts: dict[str, Callable[[Desk, str], dict[str, Any] | None]] = {**post.ACTS, **(more or {})}
+
+        def answer(last: dict[str, Any], event: gr.EventData, request: gr.Request) -> Any:
+            act, value = clicked(event)
+            if act not in acts:
+                return gr.skip()
+            sent = acts[act](self.desk(request), value)
+            return {**sent, "number": last["number"] + 1} if sent else gr.skip()
+
+        for place in places:
+            self.changed.append(place.click(guarded(answer), self.parcel, self.parcel, **ACTIVE))
+
+    def finish(self) -> None:
+        """Wire what runs across tabs; called once, after all are built."""
+        for name, sheet in self._sheets.items():
+            self._keep_draft(name, sheet)
+        everything = [each for sheet in self._sheets.values() for each in sheet.outputs]
+        revisions = [each for sheet in self._sheets.values() for each in sheet.revisions]
+        self.parcel.change(
+            guarded(self._deliver), [self.parcel, *revisions], [self.tabs, *everything], **QUIET
+        )
+        self.live.wire(self.demo.load, self.changed)
+
+    def _deliver(self, parcel: dict[str, Any], *revisions: int) -> list[Any]:
+        values: list[Any] = []
+        rest = list(revisions)
+        for name, sheet in self._sheets.items():
+            own, rest = rest[: len(sheet.revisions)], rest[len(sheet.revisions) :]
+            mine = parcel["to"] == name
+            values += sheet.filled(parcel["table"], *own) if mine else [gr.skip()] * len(sheet.outputs)
+        if parcel["note"]:
+            gr.Info(parcel["note"], duration=5)
+        tab = gr.Tabs(selected=parcel["to"]) if parcel["to"] in dict(TABS) else gr.skip()
+        return [tab, *values]
+
+    def _keep_draft(self, name: str, sheet: Sheet) -> None:
+        def keep(request: gr.Request, *values: Any) -> None:
+            table = {each.path: each.read(value) for each, value in zip(sheet.bound, values, strict=True)}
+            self.desk(request).keep(name, table)
+
+        def restore(request: gr.Request, *revisions: int) -> list[Any]:
+            return sheet.filled(_nested(self.desk(request).draft(name)), *revisions)
+
+        changes = [each.change for each in sheet.components if hasattr(each, "change")]
+        gr.on(changes, keep, sheet.components, None, trigger_mode="always_last", **QUIET)
+        self.demo.load(restore, sheet.revisions, sheet.outputs, **QUIET)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted paths as a nested table, without what is None."""
+    table: dict[str, Any] = {}
+    for path, value in flat.items():
+        *folders, last = path.split(".")
+        inner = table
+        for each in folders:
+            inner = inner.setdefault(each, {})
+        if value is not None:
+            inner[last] = value
+    return table
+
+
+def build(hall: Hall) -> gr.Blocks:
+    """The whole page over a hall."""
+    with gr.Blocks(title="Likeness Studio", analytics_enabled=False, fill_width=True) as demo:
+        page = Page(hall, demo)
+        with gr.Row(elem_id="top"):
+            gr.HTML(
+                tag(
+                    "div",
+                    tag("h1", "Likeness Studio"),
+                    tag(
+                        "p",
+                        "Teach a model your subject, draw it anywhere, and see honestly how well it worked.",
+                    ),
+                    cls="brand",
+                ),
+                elem_id="brand",
+            )
+            panel.status(page)
+        with gr.Tabs(elem_id="tabs") as page.tabs:
+            for name, title in TABS:
+                with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
+                    import_module(f"studio.tabs.{name}").build(page)
+        panel.build(page)
+        import_module("studio.api").build(page)
+        page.finish()
+    demo.queue(max_size=64, default_concurrency_limit=8)
+    return demo
