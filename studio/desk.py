@@ -86,7 +86,7 @@ class Desk:
         return ident
 
     def ask(self, spec: JobSpec, job: Job | None = None) -> dict[str, Any]:
-        """Do a light job (`LIGHT`) at once and wait for it; → its result. Raises as `submit` and the job do."""
+        """Do a light job (`LIGHT`) at once, and wait for it. Raises as `submit` and the job do."""
         if spec.kind not in LIGHT:
             raise BadInput(f"A {spec.kind} job has to wait its turn.", "Queue it.")
         return self._light.run(self.allowed(spec), job or Job(), self.folder)
@@ -112,7 +112,7 @@ class Desk:
         self.touch(self.store.get(ident).spec.kind)
 
     def again(self, ident: int) -> int:
-        """Take up an ended job: a training from its last checkpoint, anything else as a new job; → its number.
+        """Take up an ended job: a training from its checkpoint, anything else as a new job; → its number.
 
         Raises BadInput where it has not ended, UnknownName.
         """

@@ -7,10 +7,11 @@ needs nothing here.
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
 from pydantic.fields import FieldInfo
@@ -18,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pipelines.spec import Config, catalog, limits
 
 MOST_STOPS = 400
+MOST_WIDE = 100
 FEW = 4
 Table = dict[str, Any]
 
@@ -43,9 +45,9 @@ def broken(family: str) -> dict[str, str]:
 
 
 def about(method: type[Config]) -> str:
-    """What a method is, in the first sentence of its file or class, and its source."""
-    text = (method.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
-    return " ".join(text.split())
+    """What a method is, in the first sentence of its file."""
+    text = sys.modules[method.__module__].__doc__ or ""
+    return " ".join(text.strip().split("\n\n")[0].split())
 
 
 class MethodForm:
@@ -79,8 +81,8 @@ class MethodForm:
             [self.state, self._past, self.revision],
             queue=False, show_progress="hidden", api_visibility="private",
         )  # fmt: skip
-        gr.on(
-            [self.revision.change], lambda table: gr.update(value=table.get("method")), self.state, self.choice,
+        self.revision.change(
+            lambda table: gr.update(value=table.get("method")), self.state, self.choice,
             queue=False, show_progress="hidden", api_visibility="private",
         )  # fmt: skip
 
@@ -134,7 +136,7 @@ def control(key: str, field: FieldInfo, value: Any) -> Kept | None:
     }  # fmt: skip
     if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
         options = [str(each) for each in get_args(get_args(kind)[0])]
-        return Kept(gr.CheckboxGroup(options, value=list(value or ()), **common), lambda now: tuple(now))
+        return Kept(gr.CheckboxGroup(options, value=list(value or ()), **common), tuple)
     if get_origin(kind) is Literal:
         options = [(str(each).replace("_", " "), each) for each in get_args(kind)]
         few = len(options) <= FEW
@@ -160,22 +162,20 @@ def _number(kind: type, field: FieldInfo, value: Any, optional: bool, common: di
     def read(now: Any) -> Any:
         return None if now is None else (round(now) if whole else float(now))
 
-    # a slider is for ranges that a hand can hit; rates and counts over decades are typed
-    slides = (
-        low is not None and high is not None and not optional and high - low <= (MOST_STOPS if whole else 100)
-    )
-    if (
-        slides
-        and not (not whole and low and high / low > 1000)
-        and not (not whole and 0 < abs(value) < 0.002)
-    ):
-        step = 1 if whole else _step(cast("float", low), cast("float", high))
+    if low is not None and high is not None and not optional and _slides(whole, low, high, value):
+        step = 1 if whole else _step(low, high)
         return Kept(gr.Slider(low, high, value=value, step=step, **common), read)
     if optional:
         common["placeholder"] = "automatic"
-    return Kept(
-        gr.Number(value=value, precision=0 if whole else None, minimum=low, maximum=high, **common), read
-    )
+    ends: dict[str, Any] = {"minimum": low, "maximum": high, "precision": 0 if whole else None}
+    return Kept(gr.Number(value=value, **ends, **common), read)
+
+
+def _slides(whole: bool, low: float, high: float, value: float) -> bool:
+    """Whether a hand can hit the values of a range; rates and counts over decades are typed."""
+    if whole:
+        return high - low <= MOST_STOPS
+    return high - low <= MOST_WIDE and not (low and high / low > 1000) and not 0 < abs(value) < 0.002
 
 
 def _step(low: float, high: float) -> float:
@@ -208,4 +208,5 @@ def _expert(field: FieldInfo) -> bool:
 def _label(key: str, field: FieldInfo) -> str:
     unit = _extra(field, "unit")
     words = key.replace("_", " ")
-    return f"{words} ({unit})" if unit and unit != words else words
+    words = words[:1].upper() + words[1:]
+    return f"{words} ({unit})" if unit and unit != key else words

@@ -118,7 +118,7 @@ class Hall:
             self.sweep()
 
     def sweep(self, now: float | None = None) -> list[str]:
-        """Close desks that nobody used for an hour, and delete those older than they are kept; → their names."""
+        """Close desks that nobody used for an hour, delete those that are too old; → the names of these."""
         now = time.time() if now is None else now
         keep = self.settings.hosting.keep_hours * 3600
         with self._lock:

@@ -14,7 +14,7 @@ _DUPLICATE = "Duplicate this Space with stronger hardware, or run the studio on 
 
 
 def check_limits(spec: JobSpec, settings: Settings, bases: Sequence[str]) -> None:
-    """Raises NotAvailable for a base or a size that this studio does not offer, BadInput for unknown bases."""
+    """Raises NotAvailable for a base or size that this studio does not offer, BadInput for unknown bases."""
     inner = getattr(spec, "job", None)
     if isinstance(inner, dict):
         check_limits(from_table({"kind": "compose", **inner}), settings, bases)

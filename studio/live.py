@@ -39,7 +39,7 @@ class Live:
         self._parts.append(Part(listed, key, draw))
 
     def wire(self, load: Any, after: Sequence[Any] = ()) -> None:
-        """Draw everything when the page loads, and what changed at every tick and after the listeners `after`."""
+        """Draw all when the page loads, and what changed at every tick and after the listeners `after`."""
         seen = gr.State([])
         timer = gr.Timer(EVERY)
         outputs = [each for part in self._parts for each in part.outputs]

@@ -31,7 +31,7 @@ def again(desk: Desk, value: str) -> None:
 
 
 def use(desk: Desk, reference: str) -> dict[str, Any]:
-    """The settings that a picture carries, for the tab that made it. Raises BadInput where it carries none."""
+    """The settings that a picture carries, for the tab that made it. Raises BadInput without any."""
     found = pictures.like(desk.path(reference))
     kind = str(found.table.get("kind", "compose"))
     to = "identity" if found.table.get("reference") else kind
