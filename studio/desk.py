@@ -100,7 +100,8 @@ class Desk:
         workspace.check_references(spec, self.folder, local=False)
         check_limits(spec, self.settings, self.base_names())
         out = getattr(spec, "out", None)
-        if out is not None and not Path(out).resolve().is_relative_to((self.folder / "runs").resolve()):
+        home = "thumbs" if spec.kind == "check" else "runs"
+        if out is not None and not Path(out).resolve().is_relative_to((self.folder / home).resolve()):
             raise BadInput("The folder for the results is not yours to choose here.", 'Leave "out" open.')
         if getattr(spec, "device", None) == "auto" and self.settings.device != "auto":
             spec = spec.model_copy(update={"device": self.settings.device})

@@ -25,7 +25,8 @@ from pipelines.spec import parse
 LIMIT = 256 * 1024
 FOLDERS = ("bases", "concepts", "guidance", "compose", "edit", "grids")
 MAIN = {"train": "concept", "compose": "guidance", "edit": "edit", "merge": "merge"}
-_ABOUT = ("title", "note")
+_ABOUT = ("title", "note", "for")
+"""What a preset says of itself; [for] is when to choose it: kinds, faithful, small and why."""
 
 Table = dict[str, Any]
 
