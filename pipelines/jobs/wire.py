@@ -17,7 +17,7 @@ from typing import Any, cast
 from pipelines.errors import LikenessError
 from pipelines.progress import Event
 
-PREVIEW = 256
+PREVIEW = (512, 256)
 _JSON = (str, int, float, bool, type(None))
 
 
@@ -57,13 +57,13 @@ def unpack_event(table: Mapping[str, Any]) -> Event:
 
 
 def jpeg(image: Any) -> bytes | None:
-    """A PIL image as a small JPEG of at most 256 px; bytes are taken as they are, all else gives None."""
+    """A PIL image as a small JPEG of at most 512 × 256 px; bytes stay as they are, all else gives None."""
     if isinstance(image, bytes):
         return image
     if not hasattr(image, "thumbnail"):
         return None
     small = image.convert("RGB")
-    small.thumbnail((PREVIEW, PREVIEW))
+    small.thumbnail(PREVIEW)
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
     return out.getvalue()

@@ -43,7 +43,6 @@ class Request:
     strength: float = 0.6
     mask: Image.Image | None = None
     batch: int = BATCH
-    preview_every: int = 0
     conditions: Mapping[str, Condition] = field(default_factory=dict[str, Condition])
     """Conditions that replace or join "cond" and "uncond", for methods that make their own."""
 
@@ -121,7 +120,6 @@ def _draw(
         branches=guidance.branches(),
         keep=keep,
         generators=generators,
-        preview_every=request.preview_every,
     )
 
 

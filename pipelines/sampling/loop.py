@@ -14,6 +14,7 @@ from pipelines.base.noise import Guide, Guided, Step
 from pipelines.errors import BadInput
 from pipelines.progress import Job
 from pipelines.sampling.denoise import Denoiser
+from pipelines.sampling.preview import Previews
 from pipelines.sampling.schedulers import Sampler, begin, noised
 
 
@@ -38,15 +39,16 @@ def sample(  # noqa: PLR0913 (the loop's parts, each a separate choice)
     branches: Sequence[str] = (),
     keep: Keep | None = None,
     generators: Sequence[torch.Generator] | None = None,
-    preview_every: int = 0,
     denoiser: Denoiser | None = None,
 ) -> Tensor:
     """Latents x [B, C, h, w] as they stand before step `start` → clean latents.
 
     `branches` are those that the guide declares; the loop forwards them in one batch. `generators`, one an
-    image, feed samplers that add noise. Cancels between two steps. Raises Cancelled.
+    image, feed samplers that add noise. A job that wants previews gets some. Cancels between two steps.
+    Raises Cancelled.
     """
     denoise = denoiser or Denoiser(base, conditions, branches)
+    previews = Previews(base, job)
     begin(sampler, start)
     count = len(sampler)
     with torch.no_grad():
@@ -63,8 +65,7 @@ def sample(  # noqa: PLR0913 (the loop's parts, each a separate choice)
                 clean = noised(sampler, index + 1, keep.clean, keep.noise)
                 x = keep.mask * x + (1 - keep.mask) * clean
             job.report(index + 1 - start, count - start)
-            if preview_every and (index + 1 - start) % preview_every == 0:
-                job.preview(step.x0(pred))
+            previews.offer(step, pred)
     return x
 
 

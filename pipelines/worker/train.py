@@ -29,6 +29,7 @@ from pipelines.jobs import presets, workspace
 from pipelines.jobs.kinds import PhotoSet, Train
 from pipelines.progress import Job
 from pipelines.sampling.generate import Request, generate
+from pipelines.sampling.preview import strip
 from pipelines.spec import read
 from pipelines.worker.common import Clock, guarded, policy_of, readings_of, summary
 from pipelines.worker.words import mixed_up, unheard
@@ -280,7 +281,7 @@ class Watching:
         names = [f"samples/step-{step:06d}-{index + 1}.png" for index in range(len(images))]
         for name, image in zip(names, images, strict=True):
             write_png(self.folder / name, image)
-        self.job.outer.preview(_strip(images))
+        self.job.outer.preview(strip(images))
         _, overall = readings_of(self.base, images, [known for _, known in pairs], self.photos)
         values = summary(overall)
         values["closest"] = self._closest(images)
@@ -306,12 +307,3 @@ class Watching:
         """The highest DINO similarity of any sample to any single photo: near 1, it copies."""
         likes = [readings_of(self.base, images, [""], [photo], ("dino_i",))[0] for photo in self.photos]
         return max((one.get("dino_i", 0.0) for each in likes for one in each), default=0.0)
-
-
-def _strip(images: list[Image.Image]) -> Image.Image:
-    """Samples side by side."""
-    wide, high = images[0].size
-    strip = Image.new("RGB", (wide * len(images), high))
-    for index, image in enumerate(images):
-        strip.paste(image, (index * wide, 0))
-    return strip

@@ -101,7 +101,7 @@ def test_events_and_the_result_arrive_whatever_is_printed(runner):
     kinds = [each.kind for each in events]
     assert kinds == ["report", "preview", "note", "report"]
     assert (events[0].step, events[0].total, events[0].values) == (1, 2, {"loss": 0.5})
-    assert Image.open(io.BytesIO(events[1].image)).size == (256, 128)
+    assert Image.open(io.BytesIO(events[1].image)).size == (512, 256)
     assert job.checkpoint == Path("state/step-000050")
 
 

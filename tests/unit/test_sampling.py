@@ -223,14 +223,6 @@ def test_a_cancel_stops_before_the_next_step() -> None:
     assert bases.residue(BASES["unet-eps"]) == []
 
 
-def test_previews_are_pictures_so_far() -> None:
-    shown: list[Any] = []
-    job = Job(lambda event: shown.append(event.image) if event.kind == "preview" else None)
-    out = draw("unet-eps", "ddim", job=job, preview_every=2)
-    assert len(shown) == STEPS // 2
-    assert all(each.shape == out.shape for each in shown)
-
-
 # ---- branches
 
 
