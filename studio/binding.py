@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import gradio as gr
 
 from pipelines.jobs import presets
 from pipelines.jobs.spec import KINDS, JobSpec
-from studio.forms import MethodForm
 
 Value = Callable[[Any], Any]
+
+
+class Form(Protocol):
+    """A control that draws itself from `state`, anew when `revision` is raised."""
+
+    state: Any
+    revision: Any
+
+
+FormT = TypeVar("FormT", bound=Form)
 
 
 def same(value: Any) -> Any:
@@ -28,7 +37,8 @@ def same(value: Any) -> Any:
 class Bound:
     """One control. `read` turns its value into the job's, `show` the job's into its own.
 
-    A value that reads as None leaves the setting at its default.
+    A value that reads as None leaves the setting at its default. A path that begins with an underscore is
+    the page's own: it is kept in drafts and stands in no job.
     """
 
     path: str
@@ -43,16 +53,20 @@ class Sheet:
 
     kind: str
     bound: list[Bound] = field(default_factory=list[Bound])
-    forms: dict[str, MethodForm] = field(default_factory=dict[str, MethodForm])
+    forms: dict[str, Form] = field(default_factory=dict[str, Form])
 
     def add(self, path: str, component: Any, read: Value = same, show: Value = same) -> Any:
         """Bind a control; → the control."""
         self.bound.append(Bound(path, component, read, show))
         return component
 
-    def add_form(self, path: str, form: MethodForm) -> MethodForm:
-        """Bind the table of a method; → its form."""
-        self.add(path, form.state)
+    def add_form(self, path: str, form: FormT, *, bind: bool = True) -> FormT:
+        """Bind what draws itself from a state, such as the table of a method; → it.
+
+        With `bind` off the state is bound already, and only the drawing anew is.
+        """
+        if bind:
+            self.add(path, form.state)
         self.forms[path] = form
         return form
 
@@ -74,7 +88,7 @@ class Sheet:
     def form(self, values: Sequence[Any]) -> dict[str, Any]:
         """Dotted path → value, without what is left open."""
         pairs = ((each.path, each.read(value)) for each, value in zip(self.bound, values, strict=True))
-        return {path: value for path, value in pairs if value is not None}
+        return {path: value for path, value in pairs if value is not None and not path.startswith("_")}
 
     def job(
         self,
@@ -92,7 +106,7 @@ class Sheet:
         """Updates of `outputs` that show a partial job; what it does not say stays as it is."""
         told = [at(table, path) for path in self.forms]
         raised = [
-            revision + 1 if found and value else gr.skip()
+            revision + 1 if found and not _open(value) else gr.skip()
             for (found, value), revision in zip(told, revisions, strict=True)
         ]
         return [*(_update(each, table) for each in self.bound), *raised]
@@ -123,8 +137,13 @@ def at(table: Mapping[str, Any], path: str) -> tuple[bool, Any]:
 
 def _update(bound: Bound, table: Mapping[str, Any]) -> Any:
     found, value = at(table, bound.path)
-    if not found or (isinstance(bound.component, gr.State) and not value):
+    if not found or (isinstance(bound.component, gr.State) and _open(value)):
         return gr.skip()
     shown = bound.show(value)
     # a State takes its value as it is; other components take an update, lest a dict be read as one
     return shown if isinstance(bound.component, gr.State) else gr.update(value=shown)
+
+
+def _open(value: Any) -> bool:
+    """Whether a table is left open; an empty list or text says that there is nothing."""
+    return value is None or value == {}
