@@ -14,14 +14,15 @@ from pipelines.jobs.kinds import Caption, Check, Compare, Compose, Edit, Score, 
 from pipelines.jobs.model import VERSION, Device, JobSpec, references_of
 from pipelines.jobs.paths import check_methods, get_path, set_path
 from pipelines.jobs.queries import Bases, Bench, Demo, Doctor, Info, Jobs, Merge, Methods
+from pipelines.jobs.study import StudyEffects
 from pipelines.jobs.toybox import ToyboxBuild, ToyboxJudge, ToyboxSheet, ToyboxShow
 from pipelines.spec import parse
 
 __all__ = [
     "KINDS", "VERSION", "Bases", "Bench", "Caption", "Check", "Compare", "Compose", "Demo", "Device",
-    "Doctor", "Edit", "Info", "JobSpec", "Jobs", "Merge", "Methods", "Score", "ToyboxBuild",
-    "ToyboxJudge", "ToyboxSheet", "ToyboxShow", "Train", "check_methods", "from_json", "from_table",
-    "get_path", "references_of", "set_path",
+    "Doctor", "Edit", "Info", "JobSpec", "Jobs", "Merge", "Methods", "Score", "StudyEffects",
+    "ToyboxBuild", "ToyboxJudge", "ToyboxSheet", "ToyboxShow", "Train", "check_methods", "from_json",
+    "from_table", "get_path", "references_of", "set_path",
 ]  # fmt: skip
 
 KINDS: dict[str, type[JobSpec]] = {
@@ -40,6 +41,7 @@ KINDS: dict[str, type[JobSpec]] = {
     "doctor": Doctor,
     "demo": Demo,
     "bench": Bench,
+    "study_effects": StudyEffects,
     "toybox_build": ToyboxBuild,
     "toybox_judge": ToyboxJudge,
     "toybox_sheet": ToyboxSheet,

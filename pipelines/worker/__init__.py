@@ -28,6 +28,7 @@ BODIES = {
     "doctor": "pipelines.worker.doctor:doctor",
     "demo": "pipelines.worker.demo:demo",
     "bench": "pipelines.worker.bench:bench",
+    "study_effects": "pipelines.worker.study:study",
     "toybox_build": "pipelines.toybox.build:build",
     "toybox_judge": "pipelines.toybox.judge:judge",
     "toybox_sheet": "pipelines.toybox.sheet:sheet",

@@ -1,6 +1,7 @@
 """The main job on the embedded base, its effect measured: photos → concept → pictures that show the subject.
 
-Every bar is held from two sides: the method clears it, and the same job with the method off does not.
+Every bar is held from two sides: the method clears it, and the same job with the method off does not. What
+takes longer (prior preservation, a whole training) is measured once and kept: `pipelines.study.effects`.
 """
 
 from __future__ import annotations
@@ -8,14 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-from PIL import Image
-
 from pipelines.jobs import presets
 from pipelines.jobs.kinds import AdapterRef, Compose, PhotoSet, Sampler, Train, Watch
-from pipelines.metrics import ScoreContext, score
 from pipelines.progress import Job
-from pipelines.worker.common import photos_of
 from pipelines.worker.compose import compose
 from pipelines.worker.train import train
 
@@ -25,14 +21,6 @@ SUBJECT = PhotoSet(photos="asset:subjects/rabbit", token="sks", class_word="rabb
 PLACES = ("on the beach", "in the forest", "in the snow", "in a room")
 CLOSER = 0.1
 """How much DINO-I has to rise: it was seen to rise by 0.2, and by less than 0.05 with the method off."""
-DRIFT = 0.05
-"""How much nearer to what it was the bare class has to stay."""
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Class pictures are drawn here and now, not found in the user's cache."""
-    monkeypatch.setattr("pipelines.data.cache.cache_dir", lambda: tmp_path / "cache")
 
 
 def learn(folder: Path, **concept: Any) -> dict[str, Any]:
@@ -77,31 +65,3 @@ def test_a_trained_concept_draws_its_subject_where_it_never_was(tmp_path: Path) 
     assert trained > untrained + CLOSER
     assert trained > off + CLOSER
     assert not off > untrained + CLOSER, "the bar is cleared by the base alone: it measures nothing"
-
-
-@pytest.mark.slow  # two trainings and the class pictures of one of them: about a minute on a quiet core
-def test_prior_preservation_drifts_less_than_none(tmp_path: Path) -> None:
-    before = rabbits(tmp_path / "before")
-    drifts: list[float] = []
-    for prior in (0.0, 1.0):
-        folder = tmp_path / f"prior-{prior:g}"
-        adapter = learn(folder, steps=50, prior_weight=prior, prior_images=8)["adapter"]
-        drifts.append(drift(before, rabbits(folder / "pictures", adapters=at(adapter, 1))))
-    free, preserved = drifts
-
-    assert free > DRIFT, "nothing drifts, so there is nothing to preserve"
-    assert preserved < free - DRIFT
-
-
-def rabbits(folder: Path, **settings: Any) -> list[Image.Image]:
-    """Pictures of the bare class, with the same seeds every time."""
-    return photos_of(draw(folder, ("a rabbit",), count=4, **settings)["out"])
-
-
-def drift(before: list[Image.Image], after: list[Image.Image]) -> float:
-    """1 − the mean DINO similarity of a picture to that of the same seed before."""
-    pairs = zip(before, after, strict=True)
-    kept = [
-        score([new], ScoreContext([""], [old], BASE, device="cpu"), ["dino_i"])[0].value for old, new in pairs
-    ]
-    return 1 - sum(value or 0.0 for value in kept) / len(kept)
