@@ -279,6 +279,25 @@ class Store:
         rows = self._base().execute("SELECT * FROM runs ORDER BY at DESC, path LIMIT ?", (limit,))
         return [dict(each) for each in rows]
 
+    def finished(self, kinds: Sequence[str], text: str = "", limit: int = 100_000) -> list[tuple[int, Path]]:
+        """(job, its folder) of the finished runs of some kinds, the newest first.
+
+        With `text` only those with every word of it in what the job says, or in the name of the run.
+        """
+        query = (
+            "SELECT runs.job, runs.path FROM runs JOIN jobs ON jobs.id = runs.job"
+            " WHERE jobs.status = 'done' AND runs.kind IN (SELECT value FROM json_each(?))"
+        )
+        values: list[Any] = [json.dumps(list(kinds))]
+        for word in text.split()[:12]:
+            query += (
+                " AND (runs.name LIKE ? ESCAPE '!' OR EXISTS (SELECT 1 FROM json_tree(jobs.spec)"
+                " WHERE json_tree.type = 'text' AND json_tree.value LIKE ? ESCAPE '!'))"
+            )
+            values += [f"%{word.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"] * 2
+        rows = self._base().execute(f"{query} ORDER BY runs.at DESC, jobs.id DESC LIMIT ?", [*values, limit])
+        return [(each["job"], Path(each["path"])) for each in rows]
+
     def readings(self, run: Path) -> list[dict[str, Any]]:
         """The readings of a run: picture ("" for all of them together), name, value."""
         rows = self._base().execute(
