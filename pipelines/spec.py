@@ -36,9 +36,13 @@ def knob(
     help: str = "",
     unit: str = "",
     expert: bool = False,
+    file: bool = False,
 ) -> Any:
-    """A config field: default, inclusive range, help, unit, and whether it hides in the expert panel."""
-    extra: dict[str, Any] = {"unit": unit, "expert": expert}
+    """A config field: default, inclusive range, help, unit, and whether it hides in the expert panel.
+
+    `file`: its text names a file, so that only what a visitor may name gets there.
+    """
+    extra: dict[str, Any] = {"unit": unit, "expert": expert} | ({"reference": True} if file else {})
     return Field(default=default, ge=low, le=high, description=help, json_schema_extra=extra)
 
 

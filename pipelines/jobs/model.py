@@ -10,8 +10,11 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from pipelines.jobs.references import shared
+from pipelines.spec import catalog
 
 VERSION = 1
+PICTURES_OF_METHOD = "images"
+"""Where the pictures of a reference method stand in its table, beside its settings."""
 _PLACES = ("base", "value", "values")
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -74,7 +77,9 @@ def references_of(spec: JobSpec) -> Iterator[tuple[str, str]]:
 def _references(model: type[BaseModel], table: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
     for name, field in model.model_fields.items():
         value, inner = table.get(name), part_of(field.annotation)
-        if mark(field, "reference"):
+        if (family := mark(field, "family")) and isinstance(value, Mapping):
+            yield from _of_method(family, cast("Mapping[str, Any]", value), f"{where}{name}.")
+        elif mark(field, "reference"):
             for each in _many(value):
                 if each:
                     yield where + name, str(each)
@@ -82,6 +87,16 @@ def _references(model: type[BaseModel], table: Mapping[str, Any], where: str) ->
             for row in _many(value):
                 if row is not None:
                     yield from _references(inner, row, f"{where}{name}.")
+
+
+def _of_method(family: str, table: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    """The files in a method's table: its pictures, and whatever settings of its own name files."""
+    method = catalog(family, {}).get(str(table.get("method")))
+    for each in _many(table.get(PICTURES_OF_METHOD)):
+        if each:
+            yield where + PICTURES_OF_METHOD, str(each)
+    if method is not None:
+        yield from _references(method, table, where)
 
 
 def shareable_table(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:

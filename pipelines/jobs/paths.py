@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from pipelines.errors import BadInput, UnknownName
-from pipelines.jobs.model import JobSpec, mark
+from pipelines.jobs.model import PICTURES_OF_METHOD, JobSpec, mark
 from pipelines.spec import Config, catalog, parse, read
 
 SpecT = TypeVar("SpecT", bound=JobSpec)
@@ -99,8 +99,13 @@ def _known(family: str) -> bool:
 
 
 def _alone(family: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's own table; those it is combined with (`guidance.with.NAME`) are read here."""
+    """A method's own table; those it is combined with (`guidance.with.NAME`) are read here.
+
+    The pictures of a reference method stand in its table, and are no setting of it.
+    """
     alone = dict(table)
+    if family == "reference":
+        alone.pop(PICTURES_OF_METHOD, None)
     combined = alone.pop("with", None) if family == "guidance" else None
     if combined is not None:
         if not isinstance(combined, Mapping):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from pipelines.jobs.kinds import AdapterRef
 from pipelines.jobs.model import Device, JobSpec, files, method
 from pipelines.spec import knob
@@ -16,6 +18,11 @@ class Methods(JobSpec, frozen=True):
     summary: ClassVar[str] = "list the methods, or the settings of one family"
     kind: Literal["methods"] = "methods"
     family: str = knob("", help="only this family, with every setting: concepts, guidance, editing …")
+    base: str = knob("", help="also say which published files the methods of the family lack for this base")
+    settings: dict[str, Any] = Field(
+        default_factory=dict[str, Any],
+        description="one method of the family with settings of its own, as far as its files depend on them",
+    )
 
 
 class Bases(JobSpec, frozen=True):
@@ -30,7 +37,8 @@ class Info(JobSpec, frozen=True):
 
     summary: ClassVar[str] = "say what a file holds: a picture's settings, an adapter's description"
     kind: Literal["info"] = "info"
-    file: str = files("", help="a picture, an adapter, or a run folder")
+    file: str = files("", help="a picture, an adapter, a run folder, or a base model")
+    base: bool = knob(False, help="check whether it is a whole base model")
 
 
 class Doctor(JobSpec, frozen=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipelines.base.needs import require
@@ -28,8 +30,35 @@ class Attachment(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A published file that a method draws with and everybody fetches for themselves.
+
+    `what` is it in plain words, `file` its name where it is published (`source`), `where` its place here.
+    """
+
+    what: str
+    file: str
+    bytes: int
+    licence: str
+    source: str
+    where: Path
+
+    @property
+    def here(self) -> bool:
+        """Whether it stands in its place."""
+        return self.where.exists()
+
+
 class Reference(Config):
     """A method defines `prepare`: all work that needs the pictures; nothing of the base is touched yet."""
+
+    def wants(self, family: str) -> tuple[Wanted, ...]:
+        """The published files that it draws with on bases of a family; none where it brings its own.
+
+        Raises NotAvailable where none were published for such bases.
+        """
+        return ()
 
     def prepare(self, base: Backbone, images: Sequence[Image.Image], job: Job) -> Attachment:
         """Read the pictures. Raises NotAvailable for missing weights or a base without what is needed,

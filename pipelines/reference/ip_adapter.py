@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import BadInput, BrokenWeights, NotAvailable
-from pipelines.reference._base import Reference
+from pipelines.reference._base import Reference, Wanted
 from pipelines.spec import knob
 
 if TYPE_CHECKING:
@@ -34,13 +34,15 @@ if TYPE_CHECKING:
 FOLDER = "weights/ip_adapter"
 HUB = "huggingface.co/h94/IP-Adapter"
 ENCODER = "models/image_encoder"
+ENCODER_BYTES = 2_500_000_000
+LICENCE = "Apache-2.0"
 FILES = {
-    ("sd1", "base"): ("models/ip-adapter_sd15.safetensors", "45 MB"),
-    ("sd1", "plus"): ("models/ip-adapter-plus_sd15.safetensors", "98 MB"),
-    ("sdxl", "base"): ("sdxl_models/ip-adapter_sdxl_vit-h.safetensors", "700 MB"),
-    ("sdxl", "plus"): ("sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors", "850 MB"),
+    ("sd1", "base"): ("models/ip-adapter_sd15.safetensors", 45_000_000),
+    ("sd1", "plus"): ("models/ip-adapter-plus_sd15.safetensors", 98_000_000),
+    ("sdxl", "base"): ("sdxl_models/ip-adapter_sdxl_vit-h.safetensors", 700_000_000),
+    ("sdxl", "plus"): ("sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors", 850_000_000),
 }
-"""The published files by (family, variant); all of these read the one encoder in ENCODER."""
+"""The published files by (family, variant), about how large; all of them read the one encoder in ENCODER."""
 
 
 class IPAdapter(Reference):
@@ -64,10 +66,33 @@ class IPAdapter(Reference):
         "together",
         help="together: every picture sees all references; one_each: picture i of a batch sees reference i.",
     )
-    weights: str = knob("", help="An IP-Adapter file; empty: the published one for the base.", expert=True)
-    encoder: str = knob(
-        "", help="The folder of its image encoder; empty: image_encoder beside the file.", expert=True
+    weights: str = knob(
+        "", help="An IP-Adapter file; empty: the published one for the base.", expert=True, file=True
     )
+    encoder: str = knob(
+        "", help="The folder of its image encoder; empty: image_encoder beside the file.",
+        expert=True, file=True,
+    )  # fmt: skip
+
+    def wants(self, family: str) -> tuple[Wanted, ...]:
+        """Its own file and the image encoder, unless the settings name others."""
+        wanted: list[Wanted] = []
+        if not self.weights:
+            name, size = self._published(family, f"bases of family {family}")
+            wanted.append(_wanted("its weights", name, size))
+        if not self.encoder:
+            wanted.append(_wanted("its image encoder, OpenCLIP ViT-H/14", ENCODER, ENCODER_BYTES))
+        return tuple(wanted)
+
+    def _published(self, family: str, of: str) -> tuple[str, int]:
+        known = FILES.get((family, self.variant))
+        if known is None:
+            raise NotAvailable(
+                f"IP-Adapter for {of}",
+                f"none was published for bases of family {family}",
+                "Name a file made for it as reference.weights, or load a base of SD 1.5 or SDXL.",
+            )
+        return known
 
     def prepare(self, base: Backbone, images: Sequence[Image.Image], job: Job) -> IPAttachment:
         """Read the pictures, with the encoder in memory for no longer than that."""
@@ -109,18 +134,10 @@ class IPAdapter(Reference):
 
         if self.weights:
             return workspace.resolve(self.weights)
-        known = FILES.get((base.family, self.variant))
-        if known is None:
-            raise NotAvailable(
-                f"IP-Adapter for {base.name}",
-                f"none was published for bases of family {base.family}",
-                "Name a file made for it as reference.weights, or load a base of SD 1.5 or SDXL.",
-            )
-        name, size = known
-        path = workspace.root() / FOLDER / name
-        if not path.is_file():
-            raise _missing(f"its weights {name} ({size})", path)
-        return path
+        wanted = _wanted("its weights", *self._published(base.family, base.name))
+        if not wanted.where.is_file():
+            raise _missing(wanted)
+        return wanted.where
 
     def _encoder(self, file: Path) -> Path:
         from pipelines.jobs import workspace
@@ -132,7 +149,7 @@ class IPAdapter(Reference):
         for folder in (file.parent / "image_encoder", shared) if self.weights else (shared,):
             if (folder / "config.json").is_file():
                 return folder
-        raise _missing(f"its image encoder, OpenCLIP ViT-H/14, {ENCODER} (2.5 GB)", shared)
+        raise _missing(_wanted("its image encoder, OpenCLIP ViT-H/14,", ENCODER, ENCODER_BYTES))
 
 
 @dataclass(frozen=True)
@@ -203,9 +220,17 @@ class _Encoder:
         return self.net(pixels).image_embeds
 
 
-def _missing(what: str, path: Path) -> NotAvailable:
+def _wanted(what: str, name: str, size: int) -> Wanted:
+    from pipelines.jobs import workspace
+
+    return Wanted(what, name, size, LICENCE, HUB, workspace.root() / FOLDER / name)
+
+
+def _missing(wanted: Wanted) -> NotAvailable:
+    size = f"{wanted.bytes / 1e9:.1f} GB" if wanted.bytes >= 1e9 else f"{wanted.bytes / 1e6:.0f} MB"
     return NotAvailable(
         "IP-Adapter",
-        f"{what} is not on this machine",
-        f"Fetch it from {HUB} (Apache-2.0) and put it at {path}, or name your own copy in the settings.",
+        f"{wanted.what} {wanted.file} ({size}) is not on this machine",
+        f"Fetch it from {HUB} ({LICENCE}) and put it at {wanted.where}, or name your own copy in the "
+        "settings.",
     )

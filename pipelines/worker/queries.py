@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pipelines.artifacts import read_png_spec, read_png_text
-from pipelines.errors import BadInput, MissingAsset, UnknownName
+from pipelines.errors import BadInput, MissingAsset, NotAvailable, UnknownName
 from pipelines.jobs import workspace
 from pipelines.jobs.kinds import Check
 from pipelines.jobs.queries import Bases, Info, Jobs, Merge, Methods
 from pipelines.jobs.references import PICTURES
 from pipelines.jobs.store import FILE, Row, Store
 from pipelines.progress import Job
+from pipelines.reference._base import Reference
 from pipelines.spec import Config, catalog, limits, read
 
 FAMILIES = ("concepts", "guidance", "editing", "reference", "metrics", "adapters.merge")
@@ -34,9 +36,38 @@ def methods(spec: Methods, job: Job) -> dict[str, Any]:
         result["settings"] = [
             each for name, method in catalog(spec.family, {}).items() for each in settings(name, method)
         ]
+    if spec.family and spec.base:
+        result |= published(spec)
     if broken:
         result["broken"] = [{"method": name, "reason": reason} for name, reason in sorted(broken.items())]
     return result
+
+
+def published(spec: Methods) -> dict[str, Any]:
+    """Under "files" what the methods of a family draw with on a base and everybody fetches themselves, and
+    whether it is here; under "refused" the methods that have nothing for such a base.
+    """
+    from pipelines.base.known import known
+
+    base = known(spec.base)
+    if base is None:  # a folder or file of one's own tells its family when it is opened
+        return {}
+    rows: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
+    tables = [spec.settings] if spec.settings else [{"method": name} for name in catalog(spec.family, {})]
+    for table in tables:
+        method = read(spec.family, table)
+        if not isinstance(method, Reference):
+            continue
+        name = str(table["method"])
+        try:
+            rows += [
+                {"method": name, **asdict(each), "where": str(each.where), "here": each.here}
+                for each in method.wants(base.family)
+            ]
+        except NotAvailable as error:
+            refused.append({"method": name, "reason": error.message, "remedy": error.remedy})
+    return {"files": rows} | ({"refused": refused} if refused else {})
 
 
 def settings(name: str, method: type[Config]) -> list[dict[str, Any]]:
@@ -83,8 +114,12 @@ def bases(spec: Bases, job: Job) -> dict[str, Any]:
 
 
 def info(spec: Info, job: Job) -> dict[str, Any]:
-    """What a picture, an adapter or a run says of itself. Raises BadInput for anything else."""
+    """What a picture, an adapter, a run or a base says of itself. Raises BadInput for anything else."""
     path = workspace.resolve(spec.file)
+    if spec.base or (path / "model_index.json").is_file():
+        from pipelines.worker.library import base_at
+
+        return base_at(path)
     if path.is_dir():
         return _folder(path)
     if path.suffix.lower() == ".png":

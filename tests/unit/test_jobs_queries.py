@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,6 +48,34 @@ def test_methods_are_listed_with_their_settings():
     with pytest.raises(UnknownName) as caught:
         ask("methods", family="guidnace")
     assert caught.value.suggestion == "guidance"
+
+
+def test_methods_say_which_published_files_they_lack_for_a_base(folder):
+    told = ask("methods", family="reference", base="sd15")["files"]
+    assert [each["here"] for each in told] == [False, False]
+    for each in told:
+        assert each["bytes"] > 1e6
+        assert each["licence"]
+        assert each["source"].startswith("huggingface.co/")
+        assert str(folder) in each["where"]
+    own = Path(told[0]["where"])
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"x")
+    assert [each["here"] for each in ask("methods", family="reference", base="sd15")["files"]] == [
+        True,
+        False,
+    ]
+    settings = {"method": told[0]["method"], "weights": "upload:mine.safetensors"}
+    [encoder] = ask("methods", family="reference", base="sd15", settings=settings)["files"]
+    assert encoder["file"] == told[1]["file"]
+
+
+def test_methods_say_that_nothing_was_published_for_a_base():
+    told = ask("methods", family="reference", base="toybox")
+    assert told["files"] == []
+    assert "toybox" in told["refused"][0]["reason"]
+    assert told["refused"][0]["remedy"]
+    assert "files" not in ask("methods", family="reference", base="/a/folder/of/mine")
 
 
 def test_bases_are_listed():

@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.artifacts import sha256
 from pipelines.errors import BadInput, UnknownName
+from pipelines.jobs import presets
 from pipelines.jobs.spec import (
     KINDS,
     Compare,
@@ -89,6 +90,20 @@ def test_the_files_of_a_job_are_listed():
     assert [each for each, _ in references_of(from_table({"kind": "train", "data": {"photos": "p"}}))] == [
         "data.photos"
     ]
+
+
+def test_the_files_of_a_method_are_files_of_the_job():
+    """Or a visitor could have any file of the machine read as a reference."""
+    pictures = {"reference.images": ["file:/etc/a.png", "upload:b/c.png"]}
+    table = {"method": "ip_adapter", "weights": "/etc/w.safetensors", "encoder": ""}
+    spec = presets.build("compose", form={"reference": table, **pictures})
+    assert list(references_of(spec)) == [
+        ("reference.images", "file:/etc/a.png"),
+        ("reference.images", "upload:b/c.png"),
+        ("reference.weights", "/etc/w.safetensors"),
+    ]
+    alone = presets.build("compose", form={"reference": {"method": "ip_adapter", "images": "run:x"}})
+    assert list(references_of(alone)) == [("reference.images", "run:x")]
 
 
 @pytest.mark.parametrize(
