@@ -19,6 +19,7 @@ from pipelines.spec import read
 from pipelines.worker.common import (
     Clock,
     dressed,
+    finished,
     guarded,
     opened,
     photos_of,
@@ -42,7 +43,7 @@ def compose(spec: Compose, job: Job) -> dict[str, Any]:
     prompts, seeds = spread(spec)
     references = photos_of(spec.references)
     with dressed(base, spec.adapters, job) as adapters, guarded(base, "drawing"):
-        said = unheard(base, (*spec.prompts, spec.negative), own_words(adapters))
+        said = unheard(base, (*prompts, spec.negative), own_words(adapters))
         for each in said:
             job.note(each)
         with clock("draw"):
@@ -53,15 +54,13 @@ def compose(spec: Compose, job: Job) -> dict[str, Any]:
     folder = spec.out or workspace.new_run("compose", prompts[0])
     pictures = write_pictures(folder, images, spec, prompts, seeds, each)
     result = {
-        "out": str(folder),
         "pictures": [one.table() for one in pictures],
         "readings": summary(overall),
         "notes": [*said, *remarks(overall)],
         "seconds": clock.seconds,
         "seconds_a_picture": round(clock.seconds["draw"] / len(images), 3),
     }
-    workspace.write_run(folder, spec, "done", result)
-    return result
+    return finished(spec, folder, result)
 
 
 def draw(

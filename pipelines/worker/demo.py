@@ -14,7 +14,7 @@ from pipelines.jobs import presets, workspace
 from pipelines.jobs.kinds import AdapterRef, Compose, PhotoSet, Train, Watch
 from pipelines.jobs.queries import Demo
 from pipelines.progress import Job
-from pipelines.worker.common import photos_of
+from pipelines.worker.common import finished, photos_of
 from pipelines.worker.compose import compose
 from pipelines.worker.train import PLACES, train
 
@@ -69,7 +69,6 @@ def _run(spec: Demo, folder: Path, job: Job) -> dict[str, Any]:
         folder / "demo.png", _sheet(photos_of(spec.photos), before, after, own), spec.shareable()
     )
     result = {
-        "out": str(folder),
         "sheet": str(sheet),
         "adapter": trained["adapter"],
         "rows": [
@@ -85,8 +84,7 @@ def _run(spec: Demo, folder: Path, job: Job) -> dict[str, Any]:
         "seconds": {**trained["seconds"], "to first picture": round(to_first, 1)},
         "notes": [*trained["notes"], *after["notes"]],
     }
-    workspace.write_run(folder, spec, "done", result)
-    return result
+    return finished(spec, folder, result)
 
 
 def _sheet(

@@ -13,6 +13,7 @@ from pipelines.spec import read
 from pipelines.worker.common import (
     Clock,
     dressed,
+    finished,
     guarded,
     opened,
     photos_of,
@@ -50,7 +51,7 @@ def edit(spec: Edit, job: Job) -> dict[str, Any]:
     )
     references = photos_of(spec.references)
     with dressed(base, spec.adapters, job) as adapters, guarded(base, "editing"):
-        said = unheard(base, (*spec.prompts, spec.source, spec.negative), own_words(adapters))
+        said = unheard(base, (*prompts, spec.source, spec.negative), own_words(adapters))
         for each in said:
             job.note(each)
         with clock("draw"):
@@ -61,11 +62,9 @@ def edit(spec: Edit, job: Job) -> dict[str, Any]:
     folder = spec.out or workspace.new_run("edit", prompts[0])
     pictures = write_pictures(folder, edited.images, spec, prompts, seeds, each)
     result = {
-        "out": str(folder),
         "pictures": [one.table() for one in pictures],
         "readings": summary(overall) | edited.readings,
         "notes": [*said, *edited.notes, *remarks(overall)],
         "seconds": clock.seconds,
     }
-    workspace.write_run(folder, spec, "done", result)
-    return result
+    return finished(spec, folder, result)
