@@ -94,7 +94,12 @@ class MethodForm:
         self, name: str, table: Table, past: dict[str, Table], revision: int
     ) -> tuple[Table, dict[str, Table], int]:
         past = {**past, str(table.get("method")): table}
-        return past.get(name, {"method": name}), past, revision + 1
+        fresh = {**past.get(name, {"method": name})}
+        # what was put around a method stays there when the method inside changes
+        fresh.pop("with", None)
+        if around := {key: each for key, each in (table.get("with") or {}).items() if key != name}:
+            fresh["with"] = around
+        return fresh, past, revision + 1
 
     def _draw(self, table: Table) -> None:
         name = str(table.get("method"))

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NEGATIVE = "Negative prompt:"
-_SAMPLERS = {
+SAMPLERS = {
     "ddim": "DDIM",
     "euler": "Euler",
     "dpmpp_2m": "DPM++ 2M",
     "unipc": "UniPC",
     "lcm": "LCM",
 }
+"""The samplers of this program, and what other programs call them."""
 _PAIR = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 _LORA = re.compile(r"<lora:([^:<>]+)(?::([-+\d.]+))?[^<>]*>")
 _SCHEDULES = re.compile(r" (karras|exponential|simple|automatic|a)$", re.IGNORECASE)
@@ -110,7 +111,7 @@ def _pairs(spec: Mapping[str, Any]) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     if sampler:
         pairs["Steps"] = sampler.get("steps")
-        pairs["Sampler"] = _SAMPLERS.get(str(sampler.get("name")), sampler.get("name"))
+        pairs["Sampler"] = SAMPLERS.get(str(sampler.get("name")), sampler.get("name"))
     if "scale" in guidance:
         pairs["CFG scale"] = guidance["scale"]
     pairs["Seed"] = spec.get("seed", 0)
@@ -150,7 +151,7 @@ def _table(pairs: Mapping[str, str]) -> tuple[dict[str, Any], set[str]]:
     if size := re.fullmatch(r"(\d{1,5})x(\d{1,5})", pairs.get("Size", "")):
         used.add("Size")
         table |= {"width": int(size[1]), "height": int(size[2])}
-    known = {shown.casefold(): name for name, shown in _SAMPLERS.items()}
+    known = {shown.casefold(): name for name, shown in SAMPLERS.items()}
     sampler = _SCHEDULES.sub("", pairs.get("Sampler", "")).casefold()
     if sampler in known:
         used.add("Sampler")
