@@ -8,6 +8,7 @@ while it builds, Gradio launches it (`studio.space`).
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import secrets
 import signal
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,8 @@ def _load_and_run(
     told: Callable[[Server], object] | None,
 ) -> int:
     """Load the page behind the splash, hand the socket over, and serve."""
-    build, make_hall, look = studio_parts(*parts)
+    with _without_collections():
+        build, make_hall, look = studio_parts(*parts)
     hall: Hall = make_hall(settings)
     try:
         hall.start()
@@ -117,6 +119,17 @@ def _load_and_run(
     finally:
         hall.close()
     return DONE
+
+
+@contextlib.contextmanager
+def _without_collections() -> Generator[None]:
+    """Load modules without looking for garbage among them, then or ever: at the end it would take seconds."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def studio_parts(
