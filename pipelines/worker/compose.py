@@ -43,7 +43,7 @@ def compose(spec: Compose, job: Job) -> dict[str, Any]:
     prompts, seeds = spread(spec)
     references = photos_of(spec.references)
     with dressed(base, spec.adapters, job) as adapters, guarded(base, "drawing"):
-        said = unheard(base, (*prompts, spec.negative), own_words(adapters))
+        said = unheard(base, (*spec.prompts, spec.negative), own_words(adapters))
         for each in said:
             job.note(each)
         with clock("draw"):
