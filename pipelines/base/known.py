@@ -152,7 +152,7 @@ def cached(hub: str, variant: str = "") -> Path | None:
 
 
 def fetch(hub: str, job: Job, variant: str = "", only_configs: bool = False) -> Path:
-    """A Hub model's folder, fetched where it is not here yet; reports bytes, cancels between files.
+    """A Hub model's folder, fetched where it is not here yet; tells of bytes as they come, can be stopped.
 
     Raises NotAvailable without a network or without access, UnknownName for a model that does not exist.
     """
@@ -171,7 +171,7 @@ def fetch(hub: str, job: Job, variant: str = "", only_configs: bool = False) -> 
         job.note(f"Fetching {hub}: {total / 2**30:.1f} GiB.")
         for name in names:
             job.check()
-            hf_hub_download(hub, name)
+            hf_hub_download(hub, name, tqdm_class=_meter(job, done, total, name))
             done += sizes[name]
             job.report(done, total, file=name)
         return Path(hf_hub_download(hub, "model_index.json", local_files_only=True)).parent
@@ -185,6 +185,31 @@ def fetch(hub: str, job: Job, variant: str = "", only_configs: bool = False) -> 
     except (HfHubHTTPError, http.HTTPError, OSError) as error:
         reason = f"it is not on this machine, and the Hub cannot be reached ({error})"
         raise NotAvailable(hub, reason, remedy) from None
+
+
+def _meter(job: Job, done: int, total: int, name: str) -> Any:
+    """A progress bar class for the Hub's client: tells a job instead of a terminal, and stops where it does.
+
+    The client may draw two bars of one file (what came, and what was put together); the longer one counts.
+    """
+    from tqdm import tqdm
+
+    plain: Any = tqdm
+    most = 0
+
+    class Meter(plain):
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **{**named, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal most
+            job.check()
+            self.n += n or 0
+            if self.n > most:
+                most = self.n
+                job.report(done + int(most), total, file=name)
+
+    return Meter
 
 
 def wanted(names: list[str], variant: str, only_configs: bool = False) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from pipelines.errors import BadInput, UnknownName
 from pipelines.jobs.kinds import Caption, Check, Compare, Compose, Edit, Score, Train
+from pipelines.jobs.library import Export, Fetch
 from pipelines.jobs.model import VERSION, Device, JobSpec, references_of
 from pipelines.jobs.paths import check_methods, get_path, set_path
 from pipelines.jobs.queries import Bases, Bench, Demo, Doctor, Info, Jobs, Merge, Methods
@@ -37,6 +38,8 @@ KINDS: dict[str, type[JobSpec]] = {
     "compare": Compare,
     "merge": Merge,
     "info": Info,
+    "fetch": Fetch,
+    "export": Export,
     "jobs": Jobs,
     "doctor": Doctor,
     "demo": Demo,

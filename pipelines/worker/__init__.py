@@ -24,6 +24,8 @@ BODIES = {
     "compare": "pipelines.worker.compare:compare",
     "merge": "pipelines.worker.queries:merge",
     "info": "pipelines.worker.queries:info",
+    "fetch": "pipelines.worker.library:fetch",
+    "export": "pipelines.worker.library:export",
     "jobs": "pipelines.worker.queries:jobs",
     "doctor": "pipelines.worker.doctor:doctor",
     "demo": "pipelines.worker.demo:demo",
