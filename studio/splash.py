@@ -27,19 +27,19 @@ _PAGE = """<!doctype html>
 <meta http-equiv="refresh" content="1">
 <title>Likeness Studio is starting…</title>
 <style>
-:root {{ color-scheme: light dark; --back: #faf8f5; --ink: #2a2622; --soft: #6d655d; --line: #e6dfd6;
-  --bar: #b3542e }}
+:root {{ color-scheme: light dark; --back: #fbfaf8; --ink: #1c1a17; --soft: #57524a; --line: #e7e4dd;
+  --bar: #0f6668 }}
 @media (prefers-color-scheme: dark) {{
-  :root {{ --back: #191715; --ink: #f0ebe4; --soft: #a89f95; --line: #37322d; --bar: #e08a5f }} }}
+  :root {{ --back: #12110f; --ink: #f4f2ee; --soft: #b5afa3; --line: #403c36; --bar: #6fc2c2 }} }}
 body {{ margin: 0; min-height: 100vh; display: grid; place-items: center; background: var(--back);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif }}
 main {{ width: min(24rem, calc(100vw - 3rem)); text-align: center }}
-svg {{ width: 4rem; height: 4rem }}
-h1 {{ margin: 1rem 0 .25rem; font-size: 1.375rem; font-weight: 600; letter-spacing: -.01em }}
-p {{ margin: 0; color: var(--soft) }}
+svg {{ width: 4rem; height: 4rem; color: var(--bar) }}
+h1 {{ margin: 1rem 0 .25rem; font-size: 1.25rem; font-weight: 600; text-wrap: balance }}
+p {{ margin: 0; color: var(--soft); text-wrap: balance }}
 .track {{ margin-top: 1.75rem; height: 4px; border-radius: 2px; background: var(--line); overflow: hidden }}
 .bar {{ height: 100%; border-radius: 2px; background: var(--bar); transform-origin: left;
-  animation: grow {seconds}s cubic-bezier(.2, .7, .3, 1) -{elapsed:.2f}s both }}
+  animation: grow {seconds}s ease-out -{elapsed:.2f}s both }}
 @keyframes grow {{ from {{ transform: scaleX(.03) }} to {{ transform: scaleX(.97) }} }}
 @media (prefers-reduced-motion: reduce) {{ .bar {{ animation-play-state: paused }} }}
 </style>

@@ -315,6 +315,34 @@ def test_the_environment_is_set_before_gradio_reads_it(tmp_path):
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
 
 
+class AtOnce:
+    """A thread whose work is done when it starts."""
+
+    def __init__(self, target, args, daemon):
+        self.start = lambda: target(*args)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "screen", "user", "opens"),
+    [(True, ":0", 1000, True), (False, ":0", 1000, False), (True, "", 1000, False), (True, ":0", 0, False)],
+)
+def test_the_browser_opens_where_somebody_can_see_it(monkeypatch, wanted, screen, user, opens):
+    opened: list[str] = []
+    monkeypatch.setattr(launch.webbrowser, "open", opened.append)
+    monkeypatch.setattr(launch.sys, "platform", "linux")
+    monkeypatch.setattr(launch.os, "geteuid", lambda: user, raising=False)
+    monkeypatch.setenv("DISPLAY", screen)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(launch.threading, "Thread", AtOnce)
+    launch._open_browser(Settings(browser=wanted), "http://127.0.0.1:1")
+    assert opened == (["http://127.0.0.1:1"] if opens else [])
+
+
+def test_behind_a_proxy_the_page_knows_its_address():
+    visitor, _ = assembled(Settings(root_path="/studio"))
+    assert visitor.get("/config").json()["root"] == "http://127.0.0.1:7860/studio"
+
+
 def test_a_failed_tunnel_leaves_the_studio_standing(monkeypatch, capsys):
     from gradio import networking
 
