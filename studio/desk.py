@@ -17,7 +17,7 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from pipelines.artifacts import assets, atomic_write
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, NotAvailable
 from pipelines.jobs import presets, workspace
 from pipelines.jobs.queue import Queue, resumed
 from pipelines.jobs.references import split
@@ -29,7 +29,7 @@ from studio.limits import check_limits
 from studio.settings import Settings
 from studio.uploads import keep_photos
 
-LIGHT = frozenset({"check", "caption", "info", "methods", "bases", "doctor"})
+LIGHT = frozenset({"check", "caption", "info", "methods", "bases", "doctor", "export"})
 """Kinds that need no device: they never wait behind a training."""
 
 
@@ -90,6 +90,17 @@ class Desk:
         if spec.kind not in LIGHT:
             raise BadInput(f"A {spec.kind} job has to wait its turn.", "Queue it.")
         return self._light.run(self.allowed(spec), job or Job(), self.folder)
+
+    def ask_here(self, spec: JobSpec, job: Job | None = None) -> dict[str, Any]:
+        """As `ask`, for the user of this very machine, who may name any file of it.
+
+        Raises NotAvailable where the studio stands elsewhere or others can reach it.
+        """
+        if self.settings.open or spec.kind not in LIGHT:
+            raise NotAvailable(
+                "Files of this machine", "others can reach this studio", "Open it on the machine itself."
+            )
+        return self._light.run(spec, job or Job(), self.folder)
 
     def allowed(self, spec: JobSpec) -> JobSpec:
         """The job as this visitor may run it, on the device of this studio.

@@ -145,6 +145,7 @@ def _runners(settings: Settings) -> dict[str, Runner]:
     runners: dict[str, Runner] = {wanted: SubprocessRunner()}
     if wanted != "cpu":
         runners["cpu"] = SubprocessRunner()
+    runners["network"] = SubprocessRunner()  # downloads; no process before the first one
     return runners
 
 

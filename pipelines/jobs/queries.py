@@ -38,7 +38,7 @@ class Info(JobSpec, frozen=True):
     summary: ClassVar[str] = "say what a file holds: a picture's settings, an adapter's description"
     kind: Literal["info"] = "info"
     file: str = files("", help="a picture, an adapter, a run folder, or a base model")
-    base: bool = knob(False, help="check whether it is a whole base model")
+    as_base: bool = knob(False, help="check whether it is a whole base model")
 
 
 class Doctor(JobSpec, frozen=True):

@@ -43,7 +43,18 @@ def doctor(spec: Doctor, job: Job) -> Row:
         job.check()
         rows += check()
         job.report(index + 1, len(checks))
-    return {"ok": all(each["ok"] is not False for each in rows), "rows": rows}
+    return {"ok": all(each["ok"] is not False for each in rows), "rows": rows, "gpus": _gpus()}
+
+
+def _gpus() -> list[Row]:
+    """Every GPU: name, and its memory in bytes, free and in all."""
+    import torch
+
+    found: list[Row] = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(index)
+        found.append({"gpu": torch.cuda.get_device_name(index), "free": free, "total": total})
+    return found
 
 
 def _row(check: str, found: str, ok: bool | None = True, fix: str = "") -> Row:

@@ -116,7 +116,7 @@ def bases(spec: Bases, job: Job) -> dict[str, Any]:
 def info(spec: Info, job: Job) -> dict[str, Any]:
     """What a picture, an adapter, a run or a base says of itself. Raises BadInput for anything else."""
     path = workspace.resolve(spec.file)
-    if spec.base or (path / "model_index.json").is_file():
+    if spec.as_base or (path / "model_index.json").is_file():
         from pipelines.worker.library import base_at
 
         return base_at(path)

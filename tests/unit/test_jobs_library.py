@@ -139,7 +139,7 @@ def test_what_is_no_base_is_refused(tmp_path, workspace):
     with pytest.raises(MissingAsset):
         base_at(tmp_path)
     with pytest.raises(BrokenWeights, match="an adapter, not a base"):
-        run(Info(file="run:train-dog/adapter.safetensors", base=True), Job())
+        run(Info(file="run:train-dog/adapter.safetensors", as_base=True), Job())
     (tmp_path / "x.ckpt").write_bytes(b"PK")
     with pytest.raises(BrokenWeights, match="pickled"):
-        run(Info(file=str(tmp_path / "x.ckpt"), base=True), Job())
+        run(Info(file=str(tmp_path / "x.ckpt"), as_base=True), Job())
