@@ -240,6 +240,10 @@ class Desk:
         found = self._previews.get(ident)
         return f"{self._url}/studio/preview/{ident}?n={found[0]}" if found else ""
 
+    def export_url(self, name: str) -> str:
+        """The address of an export without its ending: "runs-3-5", "grid-7" (`studio.compare_export`)."""
+        return f"{self._url}/studio/export/{quote(name)}"
+
     def reference(self, path: Path | str) -> str:
         """How a job names a file of this workspace: "run:compose-dog/001.png". Raises BadInput for others."""
         path = Path(path)

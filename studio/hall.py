@@ -97,6 +97,7 @@ class Hall:
             Route("/studio/work/{path:path}", self._work),
             Route("/studio/asset/{path:path}", self._asset),
             Route("/studio/preview/{ident:int}", self._preview),
+            Route("/studio/export/{name}", self._export),
         ]
 
     def _work(self, request: Request) -> Response:
@@ -112,6 +113,19 @@ class Hall:
         if found is None:
             return PlainTextResponse("There is no preview.", 404)
         return Response(found[1], media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
+
+    def _export(self, request: Request) -> Response:
+        from studio.compare_export import export
+
+        made = export(self.desk(request), request.path_params["name"])
+        if made is None:
+            return PlainTextResponse("There is nothing of this name to export.", 404)
+        headers = {
+            "X-Content-Type-Options": "nosniff",
+            "Content-Disposition": f'attachment; filename="likeness-{request.path_params["name"]}"',
+            "Cache-Control": "private, no-cache",
+        }
+        return Response(made, media_type="application/octet-stream", headers=headers)
 
     def _sweeping(self) -> None:
         while not self._closing.wait(SWEEP):

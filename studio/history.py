@@ -202,6 +202,11 @@ def _size(desk: Desk, spec: JobSpec, result: Mapping[str, Any]) -> int | None:
     return total or None
 
 
+def removable(desk: Desk, each: Entry) -> bool:
+    """Whether a run stands in the workspace, so that the studio may delete it."""
+    return each.folder.resolve().parent == (desk.folder / "runs").resolve() and each.folder.is_dir()
+
+
 def discard(desk: Desk, ident: int) -> Path:
     """Move the folder of a finished run to the bin of the workspace; → where it lies now.
 
@@ -211,7 +216,7 @@ def discard(desk: Desk, ident: int) -> Path:
     each = entry(desk, row)
     if row.status in ("queued", "running"):
         raise BadInput(f"Job {ident} is {row.status}.", "Wait for it, or stop it first.")
-    if each.folder.resolve().parent != (desk.folder / "runs").resolve() or not each.folder.is_dir():
+    if not removable(desk, each):
         raise BadInput("This run does not stand in the workspace.", "Delete its folder by hand.")
     used = [other for other in desk.active() if f"run:{each.folder.name}" in other.spec.to_json()]
     if used:
