@@ -12,6 +12,7 @@ from pipelines.errors import BadInput
 from pipelines.guidance._base import Guidance
 from pipelines.jobs import workspace
 from pipelines.jobs.kinds import Compose
+from pipelines.jobs.model import PICTURES_OF_METHOD
 from pipelines.progress import Job
 from pipelines.reference._base import Reference
 from pipelines.sampling.generate import Request, generate
@@ -41,13 +42,14 @@ def compose(spec: Compose, job: Job) -> dict[str, Any]:
     clock = Clock()
     base, guidance = opened(spec, job, clock)
     prompts, seeds = spread(spec)
-    references = photos_of(spec.references)
+    shown = pictures_of(spec)
+    references = photos_of(spec.references) or shown
     with dressed(base, spec.adapters, job) as adapters, guarded(base, "drawing"):
-        said = unheard(base, (*spec.prompts, spec.negative), own_words(adapters))
+        said = unheard(base, (*prompts, spec.negative), own_words(adapters))
         for each in said:
             job.note(each)
         with clock("draw"):
-            images = draw(base, guidance, spec, prompts, seeds, job)
+            images = draw(base, guidance, spec, prompts, seeds, job, shown)
     with clock("measure"), guarded(base, "measuring"):
         heard = [told(prompt, adapters) for prompt in prompts]
         each, overall = readings_of(base, images, heard, references) if spec.score else ([], [])
@@ -63,10 +65,26 @@ def compose(spec: Compose, job: Job) -> dict[str, Any]:
     return finished(spec, folder, result)
 
 
+def pictures_of(spec: Compose) -> list[Image.Image]:
+    """The pictures in the table of a reference method, named one by one or as a folder; none without one."""
+    named = (spec.reference or {}).get(PICTURES_OF_METHOD) or ()
+    listed = cast("list[str]", named) if isinstance(named, list | tuple) else [str(named)]
+    return [image for each in listed for image in photos_of(str(each))]
+
+
 def draw(
-    base: Backbone, guidance: Guidance, spec: Compose, prompts: list[str], seeds: list[int], job: Job
+    base: Backbone,
+    guidance: Guidance,
+    spec: Compose,
+    prompts: list[str],
+    seeds: list[int],
+    job: Job,
+    shown: list[Image.Image],
 ) -> list[Image.Image]:
-    """The pictures of a spec, with its reference method open while they are drawn."""
+    """The pictures of a spec, with its reference method open while they are drawn.
+
+    `shown` are that method's pictures.
+    """
     request = Request(
         prompts,
         seeds,
@@ -81,8 +99,7 @@ def draw(
     )
     with ExitStack() as doors:
         if spec.reference is not None:
-            table = dict(spec.reference)
-            images = photos_of(str(table.pop("images", "")))
+            table = {name: value for name, value in spec.reference.items() if name != PICTURES_OF_METHOD}
             method = cast("Reference", read("reference", table))
-            doors.enter_context(method.prepare(base, images, job).open(base))
+            doors.enter_context(method.prepare(base, shown, job).open(base))
         return generate(base, request, guidance, job)
