@@ -9,7 +9,6 @@ from typing import Any, cast
 from pipelines.artifacts import assets
 from pipelines.jobs import presets
 from studio.desk import Desk
-from studio.markup import Markup, tag
 from studio.words import size
 
 NATIVE, STEP = 512, 64
@@ -23,29 +22,27 @@ def titles(desk: Desk) -> list[tuple[str, str]]:
     return [(title(desk, name), name) for name in desk.base_names()]
 
 
-def title(desk: Desk, name: str) -> str:
-    """What people call a base: its preset's title, or the name of its folder."""
+def title(desk: Desk | None, name: str) -> str:
+    """What people call a base: its preset's title, or its folder. Without a desk: of shipped ones."""
     return str(_preset(desk, name).get("title") or Path(name).name or name)
 
 
-def about(desk: Desk, name: str) -> Markup:
+def sentence(desk: Desk, name: str) -> str:
     """What a base is, in a sentence or two."""
     table = _preset(desk, name)
     width, height, _ = native_size(desk, name)
     if table.get("asset"):
-        said = (
+        return (
             f"A small demonstration base that comes with the studio. It draws a little world of its own at "
             f"{width} × {height} pixels: good for trying everything out, but a real dog's face will not fit "
             "into it."
         )
-    elif table.get("hub"):
-        said = (
+    if table.get("hub"):
+        return (
             f"Draws at {width} × {height} pixels. {size(float(table.get('bytes', 0)))}, fetched when first "
             f"used where it is not here yet. Licence: {table.get('licence', 'see its page')}."
         )
-    else:
-        said = "A model on this machine."
-    return tag("p", said, cls="quiet base-about")
+    return "A model on this machine."
 
 
 def native_size(desk: Desk, name: str) -> tuple[int, int, int]:
@@ -94,10 +91,11 @@ def _near(area: int, ratio: float, step: int) -> tuple[int, int]:
     return max(step, round(height * ratio / step) * step), max(step, round(height / step) * step)
 
 
-def _preset(desk: Desk, name: str) -> dict[str, Any]:
-    if name not in presets.names("bases", desk.folder):
+def _preset(desk: Desk | None, name: str) -> dict[str, Any]:
+    folder = desk.folder if desk else None
+    if name not in presets.names("bases", folder):
         return {}
-    return presets.load("bases", name, desk.folder)
+    return presets.load("bases", name, folder)
 
 
 def _measured(folder: Path) -> tuple[int, int] | None:

@@ -2,84 +2,135 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from pipelines.errors import BadInput
-from studio import gallery
+from pipelines.jobs.spec import from_table
+from studio import compose_form, compose_gallery, post
 from studio.binding import Sheet
-from studio.desk import Desk
-from studio.forms import MethodForm
+from studio.compose_words import job_of
 from studio.guarded import guarded
-from studio.markup import ACT, Markup, empty, join
+from studio.markup import ACT, Markup, clicked
+from studio.stack import Stack, called, sweep_of
 
 if TYPE_CHECKING:
     from studio.page import Page
 
-ACTS = (("use", "Use these settings"), ("edit", "Edit"), ("identity", "Identity"))
+TAKE = (
+    ACT
+    + """
+watch('value', () => {
+  const link = element.querySelector('a[data-auto]');
+  if (link && link.dataset.auto !== 'done') { link.dataset.auto = 'done'; link.click(); }
+});
+"""
+)
+"""A link that is ready is followed at once: the click that made it asked for the file."""
 
 
 def build(page: Page) -> None:
     """Left what to draw, right what came of it."""
-    from studio.page import ACTIVE
-
-    sheet = Sheet("compose")
-    native = page.hall.native(page.base)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
-            prompt = gr.Textbox(
-                label="Prompt", lines=3, max_lines=8, max_length=4000, elem_id="compose-prompt",
-                placeholder="a sks dog on the beach, watercolor",
-                info="What to draw. Weigh a word with (word:1.2); {red|blue} picks one; Ctrl+Enter draws.",
-            )  # fmt: skip
-            sheet.add("prompts", prompt, lambda text: [text] if (text or "").strip() else None, _first)
-            sheet.add(
-                "negative", gr.Textbox(label="Avoid", lines=1, max_length=4000, elem_id="compose-negative")
-            )
-            go = gr.Button(
-                "Draw", variant="primary", size="lg", elem_id="compose-go", elem_classes="primary-action"
-            )
-            with gr.Row():
-                sheet.add(
-                    "count", gr.Slider(1, 16, value=4, step=1, label="Pictures", elem_id="compose-count")
-                )
-                sheet.add(
-                    "seed", gr.Number(value=0, precision=0, minimum=0, label="Seed", elem_id="compose-seed")
-                )
-            with gr.Accordion("How words are weighed", open=False):
-                form = MethodForm(
-                    "guidance", "Guidance", native.get("guidance", {"method": "cfg"}), load=page.demo.load
-                )
-                sheet.add_form("guidance", form)
+            controls = compose_form.build(page)
         with gr.Column(scale=7, min_width=320):
             state = gr.HTML(js_on_load=ACT, elem_id="compose-progress")
             shown = gr.HTML(js_on_load=ACT, elem_id="compose-gallery")
+            taken = gr.HTML(js_on_load=TAKE, elem_id="compose-zip")
+            strip = gr.HTML(js_on_load=ACT, elem_id="compose-past")
+            dropped = gr.File(
+                label="Drop a picture made here or in A1111 to get its settings back",
+                file_types=[".png"], type="filepath", height=110, elem_id="compose-drop",
+            )  # fmt: skip
+    chosen = gr.State(0)
+    page.register("compose", controls.sheet)
+    _wire_draw(page, controls, chosen)
+    _wire_results(page, state, shown, taken, strip, chosen)
+    _wire_drop(page, dropped)
+    _wire_sweep(page, controls.sheet, controls.stack)
 
-    def draw(request: gr.Request, *values: Any) -> None:
+
+def _wire_draw(page: Page, controls: compose_form.Controls, chosen: Any) -> None:
+    from studio.page import ACTIVE
+
+    sheet = controls.sheet
+
+    def draw(request: gr.Request, *values: Any) -> int:
         desk = page.desk(request)
-        spec = sheet.job(values, desk.native(page.base), {"base": page.base})
-        if not any(each.strip() for each in getattr(spec, "prompts", ())):
-            raise BadInput(
-                "There is nothing to draw yet.", "Write a prompt, for example: a red dog on the beach."
-            )
-        desk.submit(spec)
+        desk.submit(job_of(desk, sheet, values))
+        return 0
 
-    sent = gr.on([go.click, prompt.submit], guarded(draw), sheet.components, None, api_name=False, **ACTIVE)
+    sent = gr.on(
+        [controls.go.click, controls.prompt.submit], guarded(draw), sheet.components, chosen, **ACTIVE
+    )
     page.changed.append(sent)
-    page.live.add([state, shown], lambda desk: desk.stamp("compose"), _shown)
-    page.register("compose", sheet)
-    page.answers(state, shown)
 
 
-def _first(prompts: Any) -> str:
-    return str(prompts[0]) if prompts else ""
+def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any, chosen: Any) -> None:
+    """Progress follows the store; which job's pictures are shown is this page's own."""
+    from studio.page import ACTIVE, QUIET
+
+    beat = gr.State(())
+
+    def results(request: gr.Request, job: int) -> tuple[Markup, Markup]:
+        desk = page.desk(request)
+        return compose_gallery.shown(desk, job), compose_gallery.strip(desk, job)
+
+    def asked(event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
+        act, value = clicked(event)
+        if act == "zip":
+            return compose_gallery.packed(page.desk(request), value), gr.skip()
+        if act == "show" and value.isdigit():
+            return Markup(""), int(value)
+        return gr.skip(), 0 if act in ("fresh", "again") else gr.skip()
+
+    page.live.add(state, lambda desk: desk.stamp("compose"), compose_gallery.doing)
+    page.live.add(beat, lambda desk: desk.stamp("compose"), _ended)
+    gr.on([beat.change, chosen.change, page.demo.load], guarded(results), chosen, [shown, strip], **QUIET)
+    for place in (shown, strip):
+        place.click(guarded(asked), None, [taken, chosen], **ACTIVE)
+    page.answers(
+        state, shown,
+        more={
+            "fresh": compose_gallery.fresh,
+            "whole": compose_gallery.whole,
+            "compare": compose_gallery.to_compare,
+        },
+    )  # fmt: skip
 
 
-def _shown(desk: Desk) -> tuple[Markup, Markup]:
-    row = desk.latest("compose")
-    now = join([gallery.progress(desk, row), gallery.preview(desk, row)])
-    cards = gallery.pictures(desk, row, ACTS)
-    if row is None:
-        cards = empty("Your pictures appear here", "Write a prompt on the left and press Draw.")
-    return now, cards
+def _ended(desk: Any) -> tuple[int, ...]:
+    """The jobs that can be looked at: while one is being drawn, the pictures below it stand still."""
+    return tuple(row.id for row in compose_gallery.past(desk))
+
+
+def _wire_drop(page: Page, dropped: Any) -> None:
+    from studio.page import ACTIVE
+
+    def restore(request: gr.Request, path: str, last: dict[str, Any]) -> tuple[dict[str, Any], None]:
+        sent = compose_gallery.restored(page.desk(request), path)
+        return {**sent, "number": last["number"] + 1}, None
+
+    dropped.upload(guarded(restore), [dropped, page.parcel], [page.parcel, dropped], **ACTIVE)
+
+
+def _wire_sweep(page: Page, sheet: Sheet, stack: Stack) -> None:
+    from studio.page import ACTIVE
+
+    def sweep(
+        request: gr.Request, asked: Sequence[int], last: dict[str, Any], *values: Any
+    ) -> dict[str, Any]:
+        desk, index = page.desk(request), asked[0]
+        job = job_of(desk, sheet, values)
+        title = called(desk, str(job.adapters[index].adapter))
+        grid = sweep_of({"kind": job.kind, **post.settings(job.portable())}, index, title)
+        desk.submit(from_table(grid))
+        note = f"{title} is being drawn at {len(grid['axes'][0]['values'])} strengths."
+        return {**post.parcel("compare", post.settings(grid), note), "number": last["number"] + 1}
+
+    sent = stack.swept.change(
+        guarded(sweep), [stack.swept, page.parcel, *sheet.components], page.parcel, **ACTIVE
+    )
+    page.changed.append(sent)
