@@ -1,12 +1,205 @@
-"""Compare."""
+"""Compare: runs of the history side by side, or one drawing laid out over one to three settings."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from pipelines.errors import BadInput, LikenessError
+from pipelines.jobs import presets
+from studio import compare_grid, compare_runs, post
+from studio.binding import Sheet
+from studio.compare_axes import Setting, grid, settings_of
+from studio.compare_form import AxesForm
+from studio.compare_script import SCRIPT
+from studio.desk import Desk
+from studio.guarded import guarded
+from studio.markup import tag
 
 if TYPE_CHECKING:
     from studio.page import Page
 
+KINDS = (
+    ("All", ""),
+    ("Pictures", "compose"),
+    ("Edits", "edit"),
+    ("Trainings", "train"),
+    ("Grids", "compare"),
+)
+
 
 def build(page: Page) -> None:
-    """The tab."""
+    """Two ways to compare, as tabs of their own."""
+    from studio.page import QUIET
+
+    with gr.Tabs(elem_id="compare-ways") as ways:
+        with gr.Tab("Runs side by side", id="runs", elem_id="compare-way-runs"):
+            _runs(page)
+        with gr.Tab("A grid over settings", id="grid", elem_id="compare-way-grid"):
+            _grid(page)
+
+    def opened(parcel: dict[str, Any]) -> Any:
+        return gr.Tabs(selected="grid") if parcel.get("to") == "compare" else gr.skip()
+
+    page.parcel.change(opened, page.parcel, ways, **QUIET)
+
+
+def _runs(page: Page) -> None:
+    from studio.page import QUIET
+
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320, elem_classes="section"):
+            gr.HTML(tag("h3", "Your runs"))
+            kind = gr.Radio(
+                list(KINDS), value="", label="Kind", elem_id="compare-kind", interactive=True,
+                info="Which runs to list.",
+            )  # fmt: skip
+            words = gr.Textbox(
+                label="Look for", max_length=200, elem_id="compare-search", interactive=True,
+                placeholder="dog beach", info="Words of the prompt, the settings or the name of the run.",
+            )  # fmt: skip
+            shelf = gr.HTML(js_on_load=SCRIPT, elem_id="compare-list")
+        with gr.Column(scale=7, min_width=320, elem_classes="section"):
+            gr.HTML(tag("h3", "Side by side"))
+            board = gr.HTML(js_on_load=SCRIPT, elem_id="compare-board")
+
+    def search(request: gr.Request, kind: str, text: str) -> None:
+        compare_runs.search(page.desk(request), kind or "", text or "")
+
+    def remembered(request: gr.Request) -> tuple[Any, Any]:
+        now = compare_runs.state(page.desk(request))
+        return gr.update(value=now.kind), gr.update(value=now.text)
+
+    page.demo.load(remembered, None, [kind, words], **QUIET)
+    asked = gr.on(
+        [kind.input, words.input], guarded(search), [kind, words], None, trigger_mode="always_last", **QUIET
+    )
+    page.changed.append(asked)
+    page.live.add(shelf, compare_runs.key, compare_runs.shelf)
+    page.live.add(board, compare_runs.key, compare_runs.board)
+    page.answers(shelf, board, more=compare_runs.ACTS)
+
+
+def _grid(page: Page) -> None:
+    from studio.page import ACTIVE, QUIET
+
+    sheet = Sheet("compare")
+    job = gr.State({})
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320, elem_classes="section"):
+            gr.HTML(tag("h3", "1 · What is drawn"))
+            about = gr.HTML(elem_id="compare-about")
+            newest = gr.Button("Vary my newest pictures", size="sm", elem_id="compare-newest")
+            gr.HTML(tag("h3", "2 · What varies"))
+            with gr.Row(elem_classes="quick"):
+                quick = {
+                    name: gr.Button(label, size="sm", min_width=90, elem_id=f"compare-quick-{name}")
+                    for name, label in compare_grid.QUICK
+                }
+            axes = AxesForm()
+            pictures = gr.Slider(
+                1, 8, value=1, step=1, label="Pictures a cell", elem_id="compare-pictures",
+                info="More make the figures steadier and take longer; the grid shows the first of each.",
+            )  # fmt: skip
+            title = gr.Textbox(
+                label="Title", max_length=120, elem_id="compare-title",
+                info="What you want to find out; it names the grid in the history.",
+            )  # fmt: skip
+            cost = gr.HTML(elem_id="compare-cost")
+            go = gr.Button(
+                "Draw the grid", variant="primary", size="lg", elem_id="compare-go",
+                elem_classes="primary-action",
+            )  # fmt: skip
+            with gr.Accordion("Ready-made grids", open=False):
+                ready = gr.Dropdown(
+                    [], label="Grid", elem_id="compare-ready", interactive=True,
+                    info="Fills this form with a drawing and its axes.",
+                )  # fmt: skip
+        with gr.Column(scale=7, min_width=320):
+            state = gr.HTML(js_on_load=SCRIPT, elem_id="compare-progress")
+            shown = gr.HTML(js_on_load=SCRIPT, elem_id="compare-result")
+    sheet.add("job", job)
+    sheet.add_form("axes", axes)  # pyright: ignore[reportArgumentType] -- a form is what has state and revision
+    sheet.add("title", title)
+    sheet.add("pictures", pictures)
+
+    def known(request: gr.Request, table: Mapping[str, Any]) -> dict[str, Setting]:
+        return _settings(compare_grid.varied(page.desk(request), table))
+
+    def described(request: gr.Request, table: dict[str, Any]) -> Any:
+        return compare_grid.summary(page.desk(request), table)
+
+    def priced(request: gr.Request, table: dict[str, Any], held: list[Any], count: int) -> Any:
+        return compare_grid.forecast(page.desk(request), table, held, int(count or 1))
+
+    def draw(request: gr.Request, table: dict[str, Any], held: list[Any], name: str, count: int) -> None:
+        desk = page.desk(request)
+        varied = compare_grid.varied(desk, table)
+        desk.submit(grid(varied, held, (name or "").strip(), int(count or 1)))
+
+    def load(request: gr.Request, name: str, number: dict[str, Any]) -> Any:
+        if not name:
+            return gr.skip()
+        table = presets.load("grids", name, page.desk(request).folder)
+        sent = post.parcel("compare", table, f"The grid “{table.get('title', name)}” is filled in.")
+        return {**sent, "number": number["number"] + 1}
+
+    axes.wire(job, known, page.demo.load)
+    gr.on([page.demo.load, job.change], described, job, about, **QUIET)
+    changes = [page.demo.load, job.change, axes.state.change, pictures.change]
+    gr.on(changes, priced, [job, axes.state, pictures], cost, trigger_mode="always_last", **QUIET)
+    newest.click(guarded(_newest(page)), None, job, **QUIET)
+    for name, button in quick.items():
+        changed = [axes.state, axes.revision]
+        button.click(guarded(_filled(page, name)), [job, axes.revision], changed, **QUIET)
+    page.demo.load(_ready(page), None, ready, **QUIET)
+    ready.input(guarded(load), [ready, page.parcel], page.parcel, **QUIET)
+    page.changed.append(go.click(guarded(draw), [job, axes.state, title, pictures], None, **ACTIVE))
+    page.live.add(state, lambda desk: desk.stamp("compare"), compare_grid.progress)
+    page.live.add(shown, _finished, compare_grid.result)
+    page.register("compare", sheet)
+    page.answers(state, shown, more=compare_runs.ACTS)
+
+
+def _newest(page: Page) -> Any:
+    def newest(request: gr.Request) -> dict[str, Any]:
+        return compare_grid.newest(page.desk(request))
+
+    return newest
+
+
+def _filled(page: Page, name: str) -> Any:
+    def filled(request: gr.Request, table: dict[str, Any], revision: int) -> Any:
+        varied = compare_grid.varied(page.desk(request), table)
+        found = compare_grid.quick(name, varied) if varied else []
+        if not found:
+            raise BadInput(
+                "This drawing has nothing of the kind.",
+                "Draw with an adapter under Compose, and send it here.",
+            )
+        return found, revision + 1
+
+    return filled
+
+
+def _ready(page: Page) -> Any:
+    def ready(request: gr.Request) -> Any:
+        titles = compare_grid.shipped(page.desk(request))
+        return gr.update(choices=[(title, name) for name, title in titles.items()])
+
+    return ready
+
+
+def _finished(desk: Desk) -> Any:
+    """The grid that is shown changes when one ends, not with every cell."""
+    row = desk.latest("compare")
+    return (row.id, row.status) if row else None, desk.stamp("bin")
+
+
+def _settings(table: Mapping[str, Any]) -> dict[str, Setting]:
+    try:
+        return {each.path: each for each in settings_of(table)} if table else {}
+    except LikenessError:
+        return {}
