@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from pipelines.artifacts import atomic_write, read_safetensors_header
-from pipelines.errors import BadInput, LikenessError, MissingAsset
+from pipelines.errors import BadInput, DiskFull, LikenessError, MissingAsset
 from pipelines.jobs import workspace
+from pipelines.jobs.queries import Info
 from pipelines.jobs.references import ADAPTER, PICTURES
 from studio.desk import Desk
 
 ABOUT = "about.json"
 LONGEST_TITLE = 80
+ROOM = 200 * 2**20
 _ABOUT_LIMIT = 64 * 1024
 _BASES = {
     "toybox": "Toybox", "sd1": "SD 1.5", "sd2": "SD 2", "sdxl": "SDXL", "sd3": "SD 3", "flux": "FLUX.1",
@@ -83,6 +86,42 @@ def rename(desk: Desk, reference: str, title: str) -> Entry:
     note(entry(desk, reference).folder, title=words)
     desk.touch("library")
     return entry(desk, reference)
+
+
+def bring_in(desk: Desk, file: Path, name: str = "") -> Entry:
+    """Import an uploaded adapter file under a name of its own. Only its header is read here.
+
+    Raises BrokenWeights (pickles, damage), BadInput for what is no adapter, DiskFull.
+    """
+    header = read_safetensors_header(file)
+    if not header.tensors:
+        raise BadInput(f"{file.name} holds nothing.", "Choose an adapter in safetensors.")
+    if desk.free_bytes() < file.stat().st_size + ROOM:
+        raise DiskFull(desk.folder)
+    stem = Path(name or file.name).stem
+    folder = workspace.new_run("import", stem, desk.folder)
+    path = folder / ADAPTER
+    try:
+        atomic_write(path, lambda temporary: shutil.copyfile(file, temporary))
+        # what it is: told by the worker, which knows every layout that goes around
+        told = desk.ask(Info(file=f"run:{folder.name}/{ADAPTER}"))
+        if not told.get("layout"):
+            raise BadInput(
+                f"{Path(name or file.name).name} is no adapter in a layout that is known here.",
+                "Choose a LoRA or a textual inversion in safetensors; bases go under Base and device.",
+            )
+        note(
+            folder,
+            imported=True,
+            title=" ".join(stem.split())[:LONGEST_TITLE],
+            family=told.get("family") or "",
+            trigger=told.get("trigger") or " ".join(_table(told.get("words"))),
+        )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    desk.touch("library")
+    return entry(desk, f"run:{folder.name}")
 
 
 def note(folder: Path, **facts: Any) -> None:
