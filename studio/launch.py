@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipelines.errors import BadInput, LikenessError, MissingAsset, UnknownName
+from studio.ending import server_of
 from studio.port import listen, names_of, url_of
 from studio.quicker import skip_stub_files
 from studio.settings import Settings, from_words
@@ -105,12 +106,7 @@ def _load_and_run(
         hall.start()
         splash.doing = "Laying out the tools"
         app, allow = assemble(settings, hall, build(hall), look)
-        from uvicorn import Config, Server
-
-        # open pages hold their event streams for ever: they are cut after a second
-        server = Server(
-            Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, ws="none")
-        )
+        server = server_of(app)
         if settings.share:
             threading.Thread(target=_share, args=(settings, server, allow), daemon=True).start()
         if told is not None:

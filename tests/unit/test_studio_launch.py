@@ -405,7 +405,11 @@ def test_from_splash_to_page_to_the_end(number, tmp_path):
         port = free.getsockname()[1]
     words = ["--port", str(port), "--no-browser", "--workspace", str(tmp_path)]
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CHILD, *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         seen: list[int] = []
@@ -422,9 +426,10 @@ def test_from_splash_to_page_to_the_end(number, tmp_path):
             assert stream.read(4) == b"tick"  # a page that is open holds such a stream
             began = time.monotonic()
             child.send_signal(number)
-            out, _ = child.communicate(timeout=10)
-        assert time.monotonic() - began < 2.5
+            out, complaints = child.communicate(timeout=10)
+        assert time.monotonic() - began < 5  # a second where nothing else runs
         assert child.returncode == 0
+        assert complaints == ""
         assert out.splitlines()[-1] == "closed"
     finally:
         child.kill()
