@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -88,8 +89,7 @@ class SubprocessRunner:
 
         Raises what the job raised, Cancelled when it was stopped, WorkerDied when its process ended.
         """
-        with self._busy:
-            job.check()
+        with self._turn(job):
             worker = self._ready()
             self._count += 1
             worker.send(
@@ -109,6 +109,18 @@ class SubprocessRunner:
                 if not worker.idle:
                     worker.kill()
                 raise
+
+    @contextmanager
+    def _turn(self, job: Job) -> Generator[None]:
+        """Wait until no other job runs here; the wait ends when the job is stopped."""
+        job.check()
+        while not self._busy.acquire(timeout=POLL):
+            job.check()
+        try:
+            job.check()
+            yield
+        finally:
+            self._busy.release()
 
     def close(self) -> None:
         """End the worker; a job that runs in it is stopped."""

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from pydantic_core import from_json as from_json_text
+
 from pipelines.errors import BadInput, DiskFull, UnknownName
 from pipelines.jobs.schema import migrate, started_at
 from pipelines.jobs.spec import JobSpec, from_json
@@ -226,12 +228,14 @@ class Store:
 
     def jobs(self, limit: int = 100, status: Status | None = None, kind: str | None = None) -> list[Row]:
         """The newest jobs first, or those of one status or kind."""
-        rows = self._base().execute(
-            "SELECT * FROM jobs WHERE (? IS NULL OR status = ?) AND (? IS NULL OR kind = ?)"
-            " ORDER BY id DESC LIMIT ?",
-            (status, status, kind, kind, limit),
-        )
+        where, values = _only(status=status, kind=kind)
+        rows = self._base().execute(f"SELECT * FROM jobs{where} ORDER BY id DESC LIMIT ?", [*values, limit])  # noqa: S608 -- our own names
         return [_row(each) for each in rows]
+
+    def count(self, status: Status | None = None, kind: str | None = None) -> int:
+        """How many jobs there are, or those of one status or kind."""
+        where, values = _only(status=status, kind=kind)
+        return self._base().execute(f"SELECT count(*) FROM jobs{where}", values).fetchone()[0]  # noqa: S608
 
     def waiting(self, device: str) -> list[Row]:
         """The queued jobs of a device in the order in which they will run."""
@@ -358,6 +362,13 @@ def _record(base: sqlite3.Connection, folder: Path, kind: str, job: int, result:
                 )
 
 
+def _only(**wanted: str | None) -> tuple[str, list[str]]:
+    """A WHERE for the columns that have a wanted value, and these values: "? IS NULL OR …" has no index."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    where = " AND ".join(f"{name} = ?" for name in given)
+    return (f" WHERE {where}" if where else ""), list(given.values())
+
+
 def _row(row: sqlite3.Row) -> Row:
     table = dict(row)
     spec = from_json(table.pop("spec"))
@@ -365,7 +376,7 @@ def _row(row: sqlite3.Row) -> Row:
     table["cancel"] = bool(table["cancel"])
     table["run"] = Path(table["run"]) if table["run"] else None
     for name in ("result", "error"):
-        table[name] = json.loads(table[name]) if table[name] else None
+        table[name] = from_json_text(table[name]) if table[name] else None
     return Row(spec=spec, **table)
 
 

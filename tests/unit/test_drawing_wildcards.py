@@ -43,7 +43,7 @@ def test_every_picture_of_a_batch_says_what_was_chosen_for_its_seed(base, folder
         carried = read_png_spec(Path(each["path"]))
         assert carried is not None
         assert [expand(text, 99) for text in carried["prompts"]] == [prompt]
-    again = run(from_table(read_png_spec(Path(pictures[2]["path"])) | {"base": base}), Job())
+    again = run(from_table({**(read_png_spec(Path(pictures[2]["path"])) or {}), "base": base}), Job())
     with Image.open(pictures[2]["path"]) as one, Image.open(again["pictures"][0]["path"]) as other:
         assert one.tobytes() == other.tobytes()
 

@@ -197,6 +197,19 @@ def test_cancel_takes_less_than_a_second_and_keeps_the_worker(runner):
     assert runner.run(ask("pid"), Job())["pid"] == pid
 
 
+def test_a_job_that_waits_for_another_one_can_be_stopped_at_once(runner):
+    first, ended = begun("step", runner)
+    waiting = Job()
+    wait = run_in_thread(runner, "pid", waiting)
+    started = time.monotonic()
+    waiting.cancel()
+    assert isinstance(wait(), Cancelled)
+    assert time.monotonic() - started < 1
+    first.cancel()
+    assert isinstance(ended(), Cancelled)
+    assert runner.run(ask("pid"), Job())["pid"] == runner.pid
+
+
 def test_work_that_does_not_listen_is_killed_after_its_grace(runner):
     job, wait = begun("hang", runner)
     started = time.monotonic()
