@@ -13,7 +13,7 @@ import gradio as gr
 
 from pipelines.errors import LikenessError
 from pipelines.spec import Config, catalog, read
-from studio.forms import MethodForm, about, control
+from studio.forms import DRAWN, MethodForm, about, control
 from studio.markup import Markup, tag
 from studio.words import count
 
@@ -100,7 +100,7 @@ class AddOns:
 
         @gr.render(
             inputs=[form.state], triggers=[page.demo.load, form.revision.change, self._drawn.change],
-            show_progress="hidden",
+            **DRAWN,
         )  # fmt: skip
         def fields(table: Table) -> None:
             for key in chosen(table):

@@ -21,6 +21,8 @@ from pipelines.spec import Config, catalog, limits
 MOST_STOPS = 400
 MOST_WIDE = 100
 FEW = 4
+DRAWN: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "drawn"}
+"""For whatever draws controls: one after another, since Gradio walks all controls of a page meanwhile."""
 Table = dict[str, Any]
 
 
@@ -86,7 +88,7 @@ class MethodForm:
             queue=False, show_progress="hidden", api_visibility="private",
         )  # fmt: skip
 
-        @gr.render(inputs=[self.state], triggers=[load, self.revision.change], show_progress="hidden")
+        @gr.render(inputs=[self.state], triggers=[load, self.revision.change], **DRAWN)
         def fields(table: Table) -> None:
             self._draw(table)
 
