@@ -84,16 +84,16 @@ def _words(page: Page, sheet: Sheet) -> tuple[Any, Any, Any]:
         placeholder="a sks dog on the beach, watercolor", info="What to draw, in plain words.",
     )  # fmt: skip
     words = gr.HTML(elem_id="compose-words")
-    lines = gr.Checkbox(
-        value=False, label="Every line is a prompt of its own", elem_id="compose-lines",
-        info="On: draws each line, with the same seeds, so that they can be compared.",
-    )  # fmt: skip
     negative = gr.Textbox(
         label="Avoid", lines=1, max_lines=4, max_length=4000, elem_id="compose-negative",
         placeholder="blurry", info="What the picture should stay away from. Often best left empty.",
     )  # fmt: skip
-    with gr.Accordion("Weights and wildcards", open=False, elem_id="compose-help-fold"):
+    with gr.Accordion("Weights, wildcards, several prompts", open=False, elem_id="compose-help-fold"):
         helped = gr.HTML(elem_id="compose-help")
+        lines = gr.Checkbox(
+            value=False, label="Every line is a prompt of its own", elem_id="compose-lines",
+            info="On: draws each line, with the same seeds, so that they can be compared.",
+        )  # fmt: skip
     sheet.add("_lines", lines, bool)
     sheet.add("prompts", prompt, lambda text: [text] if (text or "").strip() else None, "\n".join)
     sheet.add("negative", negative)
@@ -127,7 +127,7 @@ def _seeds(page: Page, sheet: Sheet) -> Any:
             info="Several seeds show what is chance and what is not.",
         )  # fmt: skip
         seed = gr.Number(
-            value=None, precision=0, minimum=0, label="Seed", elem_id="compose-seed",
+            value=None, precision=0, label="Seed", elem_id="compose-seed",
             placeholder="new each time", info="A number draws the same again; empty draws anew.",
         )  # fmt: skip
     with gr.Row(elem_classes="seed-tools"):

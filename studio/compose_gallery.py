@@ -26,7 +26,14 @@ ACTS = (
     ("identity", "Identity"),
     ("compare", "Compare"),
 )
-EXAMPLE = "asset:photos/dog/00.jpg"
+SHEET = "asset:toybox/sheet.png"
+EXAMPLES = (
+    "a red dog on the beach",
+    "a blue teapot in space, pencil style",
+    "a woman with curly hair and glasses in a forest",
+    "a {purple|green|orange} rabbit with a hat in the snow",
+)
+"""Prompts to begin with, of words that the embedded base learned."""
 
 
 def fresh_seed() -> int:
@@ -58,7 +65,7 @@ def shown(desk: Desk, chosen: int) -> Markup:
     rows = past(desk)
     row = next((each for each in rows if each.id == chosen), rows[0] if rows else None)
     if row is None:
-        return empty("Your pictures appear here", "Write a prompt on the left and press Draw.")
+        return _first(desk)
     result = row.result or {}
     return join(
         [
@@ -67,6 +74,13 @@ def shown(desk: Desk, chosen: int) -> Markup:
             gallery.pictures(desk, row, ACTS),
         ]
     )
+
+
+def _first(desk: Desk) -> Markup:
+    """Before the first picture: what the embedded base draws, and prompts to try."""
+    hint = tag("span", "Write a prompt and press Draw, or begin with one of these:")
+    tries = tag("span", *(action(each, "example", each) for each in EXAMPLES), cls="acts")
+    return empty("Your pictures appear here", join([hint, tries]), desk.url(SHEET))
 
 
 def _heading(row: Row, *, newest: bool) -> Markup:
@@ -118,6 +132,11 @@ def fresh(desk: Desk, value: str) -> None:
     row = _row(desk, value)
     table = {**post.settings(row.spec.portable()), "kind": KIND, "seed": fresh_seed()}
     desk.submit(from_table(table), row.priority)
+
+
+def example(desk: Desk, value: str) -> dict[str, Any]:
+    """A prompt to begin with, for the form."""
+    return post.parcel(KIND, told({"prompts": [value]}))
 
 
 def whole(desk: Desk, value: str) -> dict[str, Any]:

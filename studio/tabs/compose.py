@@ -12,7 +12,7 @@ from studio import compose_form, compose_gallery, post
 from studio.binding import Sheet
 from studio.compose_words import job_of
 from studio.guarded import guarded
-from studio.markup import ACT, Markup, clicked
+from studio.markup import ACT, Markup, clicked, tag
 from studio.stack import Stack, called, sweep_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ watch('value', () => {
 )
 """A link that is ready is followed at once: the click that made it asked for the file."""
 
+TO_RESULTS = """() => {
+  if (innerWidth >= 720) return;
+  document.querySelector('#compose-progress')?.scrollIntoView({behavior: 'smooth', block: 'start'});
+}"""
+
 
 def build(page: Page) -> None:
     """Left what to draw, right what came of it."""
@@ -40,9 +45,13 @@ def build(page: Page) -> None:
             shown = gr.HTML(js_on_load=ACT, elem_id="compose-gallery")
             taken = gr.HTML(js_on_load=TAKE, elem_id="compose-zip")
             strip = gr.HTML(js_on_load=ACT, elem_id="compose-past")
+            gr.HTML(
+                tag("p", "Settings from a picture: drop one that was made here, or in A1111.", cls="quiet"),
+                elem_id="compose-drop-label",
+            )
             dropped = gr.File(
-                label="Drop a picture made here or in A1111 to get its settings back",
-                file_types=[".png"], type="filepath", height=110, elem_id="compose-drop",
+                label="A picture that carries its settings", file_types=[".png"], type="filepath",
+                height=120, show_label=False, elem_id="compose-drop", elem_classes="drop",
             )  # fmt: skip
     chosen = gr.State(0)
     page.register("compose", controls.sheet)
@@ -66,6 +75,8 @@ def _wire_draw(page: Page, controls: compose_form.Controls, chosen: Any) -> None
         [controls.go.click, controls.prompt.submit], guarded(draw), sheet.components, chosen, **ACTIVE
     )
     page.changed.append(sent)
+    # on a phone the results stand below the form: whoever draws wants to see them
+    sent.then(None, None, None, js=TO_RESULTS)
 
 
 def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any, chosen: Any) -> None:
@@ -96,6 +107,7 @@ def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any, ch
         more={
             "fresh": compose_gallery.fresh,
             "whole": compose_gallery.whole,
+            "example": compose_gallery.example,
             "compare": compose_gallery.to_compare,
         },
     )  # fmt: skip
