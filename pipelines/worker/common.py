@@ -24,7 +24,7 @@ from pipelines.data.photos import list_photos, open_photo
 from pipelines.errors import BadInput
 from pipelines.guidance._base import Guidance
 from pipelines.guidance._compose import read_guidance
-from pipelines.jobs import workspace
+from pipelines.jobs import wildcards, workspace
 from pipelines.jobs.kinds import AdapterRef, Drawing, Train
 from pipelines.jobs.model import JobSpec
 from pipelines.jobs.pictures import save as save_picture
@@ -136,9 +136,13 @@ def by_picture(readings: Sequence[Reading], count: int) -> list[dict[str, float]
 
 
 def spread(spec: Drawing) -> tuple[list[str], list[int]]:
-    """Prompts and seeds of every picture: each prompt gets the same seeds."""
-    prompts = [prompt for prompt in spec.prompts for _ in range(spec.count)]
-    return prompts, [spec.seed + index for index in range(spec.count)] * len(spec.prompts)
+    """Prompts and seeds of every picture: each prompt gets the same seeds, and says what it says for them.
+
+    Raises as `wildcards.expand` does.
+    """
+    seeds = [spec.seed + index for index in range(spec.count)]
+    prompts = [wildcards.expand(prompt, seed) for prompt in spec.prompts for seed in seeds]
+    return prompts, seeds * len(spec.prompts)
 
 
 def told(prompt: str, adapters: Sequence[Adapter]) -> str:
@@ -156,7 +160,7 @@ def carried(spec: JobSpec, seed: int, prompt: str | None = None) -> dict[str, An
     table = spec.shareable()
     table |= {"seed": seed, "count": 1, "out": None}
     if prompt is not None and "prompts" in table:
-        table["prompts"] = [prompt]
+        table["prompts"] = [wildcards.escaped(prompt)]  # what was chosen stays chosen
     return table
 
 

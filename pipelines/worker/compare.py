@@ -15,7 +15,7 @@ from pipelines.jobs import workspace
 from pipelines.jobs.kinds import Axis, Compare, Compose, Edit
 from pipelines.jobs.spec import from_table, set_path
 from pipelines.progress import Job
-from pipelines.worker.common import finished, write_csv
+from pipelines.worker.common import finished, spread, write_csv
 from pipelines.worker.compose import compose
 from pipelines.worker.edit import edit
 
@@ -32,6 +32,8 @@ def compare(spec: Compare, job: Job) -> dict[str, Any]:
     cells = list(itertools.product(*(axis.values for axis in spec.axes)))
     _check(spec.axes, len(cells))
     specs = [_at(first, spec.axes, values) for values in cells]
+    for each in specs:
+        spread(each)  # a wildcard without a list is told before anything is drawn
     with workspace.run_folder(spec.out, "compare", spec.title or "grid") as folder:
         return _drawn(spec, specs, cells, folder, job)
 
@@ -54,6 +56,8 @@ def _drawn(
         result = compose(part, job) if isinstance(part, Compose) else edit(cast("Edit", part), job)
         drawn.append(Path(result["pictures"][0]["path"]))
         names = {axis.path: value for axis, value in zip(spec.axes, values, strict=True)}
+        if (said := result["pictures"][0]["prompt"]) != part.prompts[0]:
+            names["drawn"] = said
         rows.append({**names, **result["readings"], "seconds": result["seconds"]["draw"]})
         notes += [each for each in result["notes"] if each not in notes]
     job.report(len(cells), len(cells))

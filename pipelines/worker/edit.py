@@ -51,7 +51,7 @@ def edit(spec: Edit, job: Job) -> dict[str, Any]:
     )
     references = photos_of(spec.references)
     with dressed(base, spec.adapters, job) as adapters, guarded(base, "editing"):
-        said = unheard(base, (*spec.prompts, spec.source, spec.negative), own_words(adapters))
+        said = unheard(base, (*prompts, spec.source, spec.negative), own_words(adapters))
         for each in said:
             job.note(each)
         with clock("draw"):
