@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipelines.errors import BadInput, LikenessError, MissingAsset, UnknownName
-from studio.ending import server_of
 from studio.port import listen, names_of, url_of
 from studio.quicker import skip_stub_files
 from studio.settings import Settings, from_words
@@ -106,6 +105,8 @@ def _load_and_run(
         hall.start()
         splash.doing = "Laying out the tools"
         app, allow = assemble(settings, hall, build(hall), look)
+        from studio.ending import server_of
+
         server = server_of(app)
         if settings.share:
             threading.Thread(target=_share, args=(settings, server, allow), daemon=True).start()
