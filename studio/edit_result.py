@@ -20,14 +20,14 @@ SLIDE = (
     ACT
     + """
 const place = (dial) => {
-  const pair = dial.closest('.pair');
+  const pair = dial.closest('.wipe');
   if (pair) pair.style.setProperty('--at', dial.value + '%');
 };
 element.addEventListener('input', (event) => {
-  if (event.target.matches('.pair input')) place(event.target);
+  if (event.target.matches('.wipe input')) place(event.target);
 });
 // a new pair keeps the place where the hand left the dial
-watch('value', () => element.querySelectorAll('.pair input').forEach(place));
+watch('value', () => element.querySelectorAll('.wipe input').forEach(place));
 """
 )
 """For `gr.HTML(js_on_load=SLIDE)`: the dial under a pair moves the edge between its two pictures."""
@@ -140,13 +140,14 @@ def _pair(desk: Desk, row: Row, chosen: Mapping[str, Any]) -> Markup:
     after, prompt = desk.url(Path(str(chosen.get("path", "")))), str(chosen.get("prompt", ""))
     new = tag("img", src=after, alt=f"After: {prompt}", cls="after")
     if not before:
-        return tag("div", new, cls="pair alone")
+        return tag("div", new, cls="wipe alone")
     return tag(
         "div",
-        tag("div", new, tag("img", src=before, alt="Before", cls="before"), tag("i", cls="pair-edge"),
-            tag("span", "Before", cls="pair-word left"), tag("span", "After", cls="pair-word right"), cls="pair-frame"),
+        tag("div", new, tag("img", src=before, alt="Before", cls="before"), tag("i", cls="wipe-edge"),
+            tag("span", "Before", cls="wipe-word left"), tag("span", "After", cls="wipe-word right"),
+            cls="wipe-frame"),
         tag("input", type="range", min=0, max=100, value=50, aria_label="How much of the picture before"),
-        cls="pair", style="--at:50%",
+        cls="wipe", style="--at:50%",
     )  # fmt: skip
 
 
