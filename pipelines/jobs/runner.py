@@ -80,9 +80,9 @@ class SubprocessRunner:
         return worker.process.pid if worker and worker.process.poll() is None else None
 
     def warm(self) -> None:
-        """Start the worker before its first job."""
+        """Start the worker before its first job, and let it load what that will need."""
         with self._busy:
-            self._ready()
+            self._ready().send({"do": "warm"})
 
     def run(self, spec: JobSpec, job: Job, folder: Path | None = None) -> dict[str, Any]:
         """Carry out `spec`, one job at a time; events come in the calling thread.

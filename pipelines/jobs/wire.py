@@ -1,8 +1,8 @@
 """What travels between a runner and its worker process: one JSON object a line, both ways.
 
 To the worker: {"do": "run", "id", "spec", "deadline", "workspace", "previews"}, {"do": "cancel", "id"},
-{"do": "ask", "id", "what"}. Back: {"ready": …}, {"id", "event"}, {"id", "checkpoint"}, and at the end one of
-{"id", "result"}, {"id", "error"}, {"id", "stopped"} and {"id", "fault"}.
+{"do": "ask", "id", "what"}, {"do": "warm"}. Back: {"ready": …}, {"id", "event"}, {"id", "checkpoint"}, and at
+the end one of {"id", "result"}, {"id", "error"}, {"id", "stopped"} and {"id", "fault"}.
 """
 
 from __future__ import annotations

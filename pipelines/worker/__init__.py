@@ -43,6 +43,12 @@ RUNS = frozenset({"train", "compose", "edit", "compare", "demo", "merge"})
 """The jobs whose `out` is the folder of a run."""
 
 
+def warm() -> None:
+    """Import what drawing and training need, so that the first job does not wait for it."""
+    for name in ("compose", "train"):
+        import_module(BODIES[name].partition(":")[0])
+
+
 def run(spec: JobSpec, job: Job) -> dict[str, Any]:
     """Carry out a job and return its result in plain JSON values.
 

@@ -63,7 +63,7 @@ class Inbox(threading.Thread):
         """Until the caller closes its end."""
         for line in self._source:
             message = wire.load(line)
-            if message and message.get("do") == "run":
+            if message and message.get("do") in ("run", "warm"):
                 self.jobs.put(message)
             elif message and message.get("do") == "cancel":
                 self._cancel(int(message["id"]))
@@ -109,10 +109,14 @@ def main(arguments: list[str]) -> int:
     inbox = Inbox(source)
     inbox.start()
     module, _, function = (arguments[0] if arguments else "pipelines.worker:run").partition(":")
-    work: Work = getattr(import_module(module), function)
+    home = import_module(module)
+    work: Work = getattr(home, function)
     channel.send({"ready": os.getpid()})
     while (message := inbox.jobs.get()) is not None:
-        _serve(message, work, channel, inbox)
+        if message["do"] == "warm":
+            getattr(home, "warm", lambda: None)()
+        else:
+            _serve(message, work, channel, inbox)
     return 0
 
 

@@ -28,6 +28,11 @@ from pipelines.errors import BrokenWeights, LikenessError, UnknownName
 class OutOfMemory(LikenessError):
     pass
 
+warmed = []
+
+def warm():
+    warmed.append(os.getpid())
+
 def work(spec, job):
     what = spec.out.name
     if what == "talk":
@@ -72,7 +77,7 @@ def work(spec, job):
     if what == "exit":
         sys.stderr.write("fatal: the driver is gone\\n"); sys.stderr.flush()
         os._exit(7)
-    return {"pid": os.getpid()}
+    return {"pid": os.getpid(), "warmed": warmed}
 """
 
 
@@ -108,6 +113,13 @@ def test_events_and_the_result_arrive_whatever_is_printed(runner):
 def test_one_worker_serves_one_job_after_another(runner):
     first = runner.run(ask("pid"), Job())["pid"]
     assert runner.run(ask("pid"), Job())["pid"] == first == runner.pid != os.getpid()
+
+
+def test_a_worker_may_load_before_its_first_job(runner):
+    assert runner.run(ask("pid"), Job())["warmed"] == []
+    runner.warm()
+    told = runner.run(ask("pid"), Job())
+    assert told["warmed"] == [told["pid"]]
 
 
 @pytest.mark.parametrize(
