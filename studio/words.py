@@ -22,6 +22,7 @@ KINDS = {
     "demo": "Demo",
     "caption": "Captions",
     "check": "Photo check",
+    "fetch": "Download",
 }
 READOUTS = {
     "clip_t": ("obedience", "CLIP-T: how well the picture shows what the prompt says, −1 to 1"),
