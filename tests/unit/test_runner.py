@@ -252,7 +252,7 @@ def test_a_running_job_is_told_what_is_asked_for(runner):
     wait = run_in_thread(runner, "asked", job)
     assert seen.wait(timeout=20)
     job.ask("sample")
-    assert set(wait()) == {"pid"}
+    assert set(wait()) == {"pid", "warmed"}
     assert sorted(said[-1].split()) == ["sample", "save"]
 
 
