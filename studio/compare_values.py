@@ -13,12 +13,13 @@ from typing import Any, Literal
 from pipelines.errors import BadInput
 
 MOST = 400
+LONGEST = 80
 Kind = Literal["whole", "number", "choice", "yes", "text", "any"]
 _NUMBER = r"[-+]?\d*\.?\d+(?:e[-+]?\d+)?"
 _RANGE = re.compile(
     rf"\s*({_NUMBER})\s*(?:\.\.+|…|to|–)\s*({_NUMBER})\s*(?:(step|by|in)\s*({_NUMBER}))?\s*", re.IGNORECASE
 )
-_SEEDS = re.compile(r"\s*(\d+)\s+seeds?(?:\s+from\s+(\d+))?\s*", re.IGNORECASE)
+_SEEDS = re.compile(r"\s*(\d{1,18})\s+seeds?(?:\s+from\s+(\d{1,18}))?\s*", re.IGNORECASE)
 _WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 EXAMPLES: dict[str, str] = {
     "whole": "10, 20, 40  or  10..40 step 10",
@@ -47,7 +48,8 @@ def parse(text: str, kind: Kind = "any", start: int = 0) -> list[Any]:
     for part in re.split(r"[,;\n]", text):
         if not part.strip():
             continue
-        spread = _RANGE.fullmatch(part) if kind in ("whole", "number", "any") else None
+        ranged = kind in ("whole", "number", "any") and len(part) < LONGEST
+        spread = _RANGE.fullmatch(part) if ranged else None
         values += _ranged(spread, kind) if spread else [_value(part.strip(), kind)]
         _few(len(values))
     return _once(values)
@@ -109,7 +111,7 @@ def _value(word: str, kind: Kind) -> Any:
 def _number(word: str) -> Decimal:
     """A finite number of at most 2^63: beyond that neither seeds nor anything else has a meaning."""
     number = Decimal(word)
-    if not number.is_finite() or abs(number) > 2**63:
+    if not number.is_finite() or number.copy_abs() > 2**63:
         raise BadInput(f'"{word}" is no number that a setting could take.', "Take a smaller one.")
     return number
 
