@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 from urllib.parse import quote
 
 from pipelines.artifacts import assets, atomic_write
@@ -33,6 +33,15 @@ LIGHT = frozenset({"check", "caption", "info", "methods", "bases", "doctor", "ex
 """Kinds that need no device: they never wait behind a training."""
 
 
+@runtime_checkable
+class Billed(Protocol):
+    """A runner that counts its time against whoever asked for a job."""
+
+    def remember(self, folder: Path | None) -> None:
+        """Jobs of this workspace are asked for by the request under way."""
+        ...
+
+
 class Desk:
     """One visitor's workspace, queue and drafts. Safe from several threads."""
 
@@ -46,6 +55,8 @@ class Desk:
         self._url = url
         self._light = light
         self.devices = tuple(runners)
+        # on ZeroGPU a job runs on the time of the visitor whose click this thread answers
+        self._remember = [each.remember for each in runners.values() if isinstance(each, Billed)]
         self._lock = threading.Lock()
         self._stamps: dict[str, int] = defaultdict(int)
         self._previews: dict[int, tuple[int, bytes]] = {}
@@ -81,6 +92,8 @@ class Desk:
             data: Any = getattr(spec, "data", None)
             named = f"{data.token} {data.class_word}".strip()
             spec = spec.model_copy(update={"out": workspace.new_run("train", named, self.folder)})
+        for remember in self._remember:
+            remember(self.folder)
         ident = self.queue.submit(spec, priority, run=getattr(spec, "out", None))
         self.touch(spec.kind)
         return ident

@@ -132,7 +132,9 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def build(hall: Hall) -> gr.Blocks:
     """The whole page over a hall."""
-    with gr.Blocks(title="Likeness Studio", analytics_enabled=False, fill_width=True) as demo:
+    with gr.Blocks(
+        title="Likeness Studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86_400)
+    ) as demo:
         page = Page(hall, demo)
         with gr.Row(elem_id="top"):
             gr.HTML(
