@@ -129,7 +129,7 @@ def compose(desk: Desk, value: str) -> dict[str, Any]:
     """A trained concept for Compose: its adapter, a prompt with its word, its photos to measure against.
 
     `value` is a job's number, or "NUMBER/saved/step-000050.safetensors" for a file saved on the way.
-    Raises BadInput where there is nothing to draw with yet.
+    Raises BadInput where there is nothing to draw with yet, MissingAsset where it is gone.
     """
     number, _, name = value.partition("/")
     row = desk.store.get(int(number))
@@ -137,7 +137,8 @@ def compose(desk: Desk, value: str) -> dict[str, Any]:
     if row.spec.kind != "train" or folder is None or not (row.result or name):
         raise BadInput("There is nothing to draw with yet.", "Wait until it is done, or save it now.")
     data: Any = getattr(row.spec, "data", None)
-    reference = desk.reference(folder / name) if name else desk.reference(folder)
+    reference = f"{desk.reference(folder)}/{name}" if name else desk.reference(folder)
+    desk.path(reference)
     trigger = str((row.result or {}).get("trigger") or title_of(row))
     table = {
         "base": getattr(row.spec, "base", ""),
