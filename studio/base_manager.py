@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -20,6 +21,7 @@ from studio.desk import Desk
 
 TOYBOX = "toybox"
 GIGA = 1e9
+_SHORT = {"toybox": "Toybox", "sd15": "SD 1.5", "sd21": "SD 2.1", "sdxl": "SDXL", "sd3": "SD 3"}
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,200}")
 
 
@@ -50,10 +52,11 @@ class Base:
 
 @dataclass(frozen=True)
 class Found:
-    """What the worker told: the bases with a preset, and the GPUs (None: nobody looked yet)."""
+    """What the worker told, `at` seconds since 1970: bases with a preset, GPUs (None: nobody looked yet)."""
 
     bases: tuple[Base, ...] = ()
     gpus: tuple[Mapping[str, Any], ...] | None = None
+    at: float = 0.0
 
 
 _FOUND: WeakKeyDictionary[Desk, Found] = WeakKeyDictionary()
@@ -64,6 +67,12 @@ def chosen(desk: Desk) -> str:
     """The base for new jobs: what was chosen, else the one that the studio was started with."""
     name = str(desk.draft("base").get("name") or "")
     return name if name in desk.base_names() else desk.settings.base
+
+
+def title(desk: Desk) -> str:
+    """The chosen base in the fewest words."""
+    name = chosen(desk)
+    return _SHORT.get(name) or Path(name).name
 
 
 def choose(desk: Desk, name: str) -> str:
@@ -88,7 +97,7 @@ def look(desk: Desk, gpus: bool = False) -> Found:
         devices = found(desk).gpus
         if gpus:
             devices = tuple(desk.ask(Doctor()).get("gpus") or ())
-        _FOUND[desk] = Found(bases, devices)
+        _FOUND[desk] = Found(bases, devices, time.time())
     desk.touch("bases")
     return _FOUND[desk]
 
@@ -96,9 +105,15 @@ def look(desk: Desk, gpus: bool = False) -> Found:
 def listing(desk: Desk) -> list[Base]:
     """The bases that may be chosen here: those of the worker's list, and what was added by path."""
     names = desk.base_names()
-    known = {each.name: each for each in found(desk).bases}
+    told = found(desk)
+    known = {each.name: each for each in told.bases}
+    came = {
+        getattr(row.spec, "base", "")
+        for row in desk.store.jobs(20, "done", "fetch")
+        if (row.ended or 0) > told.at
+    }
     listed = [known.get(each) or _bare(desk, each) for each in names]
-    return [each for each in listed if each.name != TOYBOX or TOYBOX in names]
+    return [replace(each, installed=each.installed or each.name in came) for each in listed]
 
 
 def may_add(desk: Desk) -> bool:

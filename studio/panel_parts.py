@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pipelines.jobs.store import Row
 from studio.markup import Markup, action, tag
 from studio.words import KINDS
 
-CLICKS = """
-const open = new Set();
-let last = '';
-const sign = (one) => one.dataset.act + '\\n' + (one.dataset.value || '');
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-act]');
-  if (!button || !element.contains(button) || button.getAttribute('aria-disabled') === 'true') return;
-  event.preventDefault();
-  if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
-  let value = button.dataset.value || '';
-  if (button.dataset.field) {
-    const field = button.closest('[data-row]').querySelector(button.dataset.field);
-    value += '\\n' + (field ? field.value : '');
-  }
-  trigger('click', {act: button.dataset.act, value});
-});
-element.addEventListener('keydown', (event) => {
-  const pressed = event.target.dataset && event.target.dataset.enter;
-  if (event.key !== 'Enter' || !pressed) return;
-  event.preventDefault();
-  const button = event.target.closest('[data-row]').querySelector('[data-act="' + pressed + '"]');
-  if (button) button.click();
-});
-element.addEventListener('focusin', (event) => {
-  const button = event.target.closest('[data-act]');
-  last = button ? sign(button) : '';
-});
-element.addEventListener('focusout', () => { last = ''; });
-element.addEventListener('toggle', (event) => {
-  const key = event.target.dataset && event.target.dataset.key;
-  if (key) event.target.open ? open.add(key) : open.delete(key);
-}, true);
-new MutationObserver(() => {
-  for (const each of element.querySelectorAll('details[data-key]')) {
-    const wanted = open.has(each.dataset.key);
-    if (each.open !== wanted) each.open = wanted;
-  }
-  if (!last || document.activeElement !== document.body) return;
-  const again = [...element.querySelectorAll('[data-act]')].find((each) => sign(each) === last);
-  if (again) again.focus({preventScroll: true});
-}).observe(element, {childList: true, subtree: true});
-"""
+
+def script(name: str) -> str:
+    """A script that stands beside this module, for the `js_on_load` of a gr.HTML."""
+    return Path(__file__).with_name(f"{name}.js").read_text(encoding="utf-8")
+
+
+CLICKS = script("panel_clicks")
 """For `gr.HTML(js_on_load=CLICKS)`: buttons made by `action`, with `data_confirm` asked first, with
 `data_field` sent together with what stands in that field of the same row (after a line break). What was
 unfolded stays so when the part is drawn anew, and the focus stays on its button."""
