@@ -69,9 +69,9 @@ def shapes(desk: Desk, name: str) -> list[tuple[str, str]]:
     return [(label, value) for value, label in found.items()]
 
 
-def shape_of(width: float | None, height: float | None, native: tuple[int, int, int]) -> str:
+def shape_of(width: int | str | None, height: int | str | None, native: tuple[int, int, int]) -> str:
     """The value of `shapes` that stands for a size; an open side is the base's own."""
-    return f"{int(width or native[0])}x{int(height or native[1])}"
+    return f"{width or native[0]}x{height or native[1]}"
 
 
 def sides(shape: str) -> tuple[int, int]:

@@ -78,6 +78,22 @@ def build(page: Page) -> Controls:
     return Controls(sheet, prompt, go, stack, bar)
 
 
+def number(text: str | None) -> int | str | None:
+    """A whole number that was typed; None for an empty box, which leaves the choice open.
+
+    Anything else stays the text it is: a draft keeps it while it is being typed, and a job refuses it.
+    """
+    words = (text or "").replace(" ", "").replace(",", "")
+    if not words:
+        return None
+    return int(words) if words.isascii() and words.isdigit() else words
+
+
+def shown_number(value: int | str | None) -> str:
+    """A whole number as it is typed; "" for one that is left open."""
+    return "" if value is None else str(value)
+
+
 def _words(page: Page, sheet: Sheet) -> tuple[Any, Any, Any]:
     prompt = gr.Textbox(
         label="Prompt", lines=3, max_lines=8, max_length=4000, elem_id="compose-prompt",
@@ -126,27 +142,27 @@ def _seeds(page: Page, sheet: Sheet) -> Any:
             1, 16, value=4, step=1, label="Pictures", elem_id="compose-count",
             info="Several seeds show what is chance and what is not.",
         )  # fmt: skip
-        seed = gr.Number(
-            value=None, precision=0, label="Seed", elem_id="compose-seed",
-            placeholder="new each time", info="A number draws the same again; empty draws anew.",
+        seed = gr.Textbox(
+            label="Seed", elem_id="compose-seed", max_lines=1, max_length=20, placeholder="new each time",
+            info="A number draws the same again; empty draws anew.",
         )  # fmt: skip
     with gr.Row(elem_classes="seed-tools"):
         last = gr.Button("Lock the last seed", size="sm", elem_id="compose-seed-lock")
         dice = gr.Button("Roll the dice", size="sm", elem_id="compose-seed-dice")
         free = gr.Button("New each time", size="sm", elem_id="compose-seed-free")
     sheet.add("count", count, lambda value: int(value or 1))
-    sheet.add("seed", seed, lambda value: None if value is None else int(value))
+    sheet.add("seed", seed, number, shown_number)
 
     def lock(request: gr.Request) -> Any:
         rows = past(page.desk(request))
         if not rows:
             gr.Info("Nothing was drawn yet. Roll the dice instead.", duration=5)
             return gr.skip()
-        return int(getattr(rows[0].spec, "seed", 0))
+        return str(getattr(rows[0].spec, "seed", 0))
 
     last.click(guarded(lock), None, seed, **QUIET)
-    dice.click(fresh_seed, None, seed, **QUIET)
-    free.click(lambda: None, None, seed, **QUIET)
+    dice.click(lambda: str(fresh_seed()), None, seed, **QUIET)
+    free.click(lambda: "", None, seed, **QUIET)
     return count
 
 
@@ -157,27 +173,29 @@ def _shape(page: Page, sheet: Sheet, base: Any) -> None:
         [], label="Size", elem_id="compose-shape", info="Sizes that the base was made for, in pixels."
     )
     with gr.Accordion("Another size", open=False, elem_id="compose-size-fold"), gr.Row():
-        width = gr.Number(
-            value=None, precision=0, minimum=8, maximum=8192, label="Width (px)", elem_id="compose-width",
-            placeholder="the base's own", info="Far from the base's own size pictures fall apart.",
+        width = gr.Textbox(
+            label="Width (px)", elem_id="compose-width", max_lines=1, max_length=5,
+            placeholder="the base's own",
+            info="Far from the base's own size pictures fall apart.",
         )  # fmt: skip
-        height = gr.Number(
-            value=None, precision=0, minimum=8, maximum=8192, label="Height (px)", elem_id="compose-height",
-            placeholder="the base's own", info="Multiples of the base's step; Draw says which.",
+        height = gr.Textbox(
+            label="Height (px)", elem_id="compose-height", max_lines=1, max_length=5,
+            placeholder="the base's own",
+            info="Multiples of the base's step; Draw says which.",
         )  # fmt: skip
     for path, each in (("width", width), ("height", height)):
-        sheet.add(path, each, lambda value: int(value) if value else None)
+        sheet.add(path, each, number, shown_number)
 
-    def show(request: gr.Request, name: str, wide: float | None, high: float | None) -> Any:
+    def show(request: gr.Request, name: str, wide: str, high: str) -> Any:
         desk = page.desk(request)
         known = compose_base.shapes(desk, name)
-        now = compose_base.shape_of(wide, high, compose_base.native_size(desk, name))
+        now = compose_base.shape_of(number(wide), number(high), compose_base.native_size(desk, name))
         return gr.update(choices=known, value=now if now in [value for _, value in known] else None)
 
-    def choose(request: gr.Request, chosen: str, name: str) -> tuple[int | None, int | None]:
+    def choose(request: gr.Request, chosen: str, name: str) -> tuple[str, str]:
         sides = compose_base.sides(chosen)
         own = compose_base.native_size(page.desk(request), name)[:2]
-        return (None, None) if sides == own else sides
+        return ("", "") if sides == own else (str(sides[0]), str(sides[1]))
 
     gr.on(
         [base.change, width.change, height.change, page.demo.load], guarded(show), [base, width, height],
