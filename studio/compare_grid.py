@@ -227,7 +227,7 @@ def _sheet(desk: Desk, path: Path, entry: Entry, index: int) -> Markup | None:
         tag(
             "div",
             tag("a", tag("img", src=where, alt=alt), href=where, target="_blank", data_large=alt),
-            cls="frame", tabindex="0", role="region", aria_label=alt,
+            cls="sheet-frame", tabindex="0", role="region", aria_label=alt,
         ),
         cls="zoomable",
     )  # fmt: skip

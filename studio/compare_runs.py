@@ -197,8 +197,11 @@ def _card(desk: Desk, each: Entry, chosen: bool) -> Markup:
                     "Chosen ✓" if chosen else "Choose", "pick", each.id, cls="act main" if chosen else "act",
                     aria_pressed="true" if chosen else "false", aria_label=f"Choose run {each.id}",
                 ),
-                action("Use settings", "reuse", each.id, title="Fill the tab that made it"),
-                action("Delete", "discard", each.id, cls="act danger", title="Move it to the bin")
+                action("Reuse", "reuse", each.id, title="Fill the tab that made it with its settings"),
+                action(
+                    "✕", "discard", each.id, cls="act danger", title="Delete: move it to the bin",
+                    aria_label=f"Delete run {each.id}",
+                )
                 if removable else None,
                 cls="acts",
             ),
@@ -308,15 +311,16 @@ def _figures(found: Sequence[Entry]) -> Markup:
         name for name in dict.fromkeys(name for each in found for name in each.readings)
         if name not in READOUTS and name != "loss"
     ]  # fmt: skip
+    known = [name for name in ("dino_i", "clip_t", "clip_i") if any(reading(each, name) for each in found)]
     columns = [("run", ""), ("kind", "")]
-    columns += [(READOUTS[name][0], READOUTS[name][1]) for name in ("dino_i", "clip_t", "clip_i")]
+    columns += [(READOUTS[name][0], READOUTS[name][1]) for name in known]
     columns += [(name.replace("_", " "), "") for name in extra]
     columns += [("pictures", ""), ("time", "how long the run took"), ("adapter size", "on disk")]
     rows = [
         [
             Cell(f"{each.name} {each.title}", float(each.id)),
             Cell(KIND_WORDS.get(each.kind, each.kind)),
-            *(measured(reading(each, name)) for name in ("dino_i", "clip_t", "clip_i", *extra)),
+            *(measured(reading(each, name)) for name in (*known, *extra)),
             Cell(len(each.shots), float(len(each.shots)), True),
             number(each.seconds, duration),
             number(None if each.bytes is None else float(each.bytes), size),

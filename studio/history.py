@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipelines.errors import BadInput, LikenessError
-from pipelines.jobs.spec import JobSpec
+from pipelines.jobs.spec import JobSpec, get_path
 from pipelines.jobs.store import Row
 from studio.desk import Desk
 
@@ -249,9 +249,20 @@ def differences(found: Sequence[Entry]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for table in tables for name in table)
     differing: dict[str, list[Any]] = {}
     for name in names:
-        values = [table.get(name) for table in tables]
+        values = [
+            table[name] if name in table else _default(each.spec, name)
+            for each, table in zip(found, tables, strict=True)
+        ]
         if name.partition(".")[0] not in ("out", "version", "resume") and any(
             each != values[0] for each in values
         ):
             differing[name] = values
     return differing
+
+
+def _default(spec: JobSpec, path: str) -> Any:
+    """What a setting is where a job leaves it open; None where the job has no such setting."""
+    try:
+        return get_path(spec, path)
+    except LikenessError:
+        return None
