@@ -278,6 +278,19 @@ class Store:
             for each in rows
         ]
 
+    def report(self, ident: int) -> Event | None:
+        """The last report of a job; None before the first."""
+        each = (
+            self._base()
+            .execute(
+                "SELECT * FROM events WHERE job = ? AND kind = 'report' ORDER BY id DESC LIMIT 1", (ident,)
+            )
+            .fetchone()
+        )
+        return each and Event(
+            each["kind"], each["step"], each["total"], json.loads(each["vals"]), each["text"]
+        )
+
     def runs(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest runs: path, name, kind, at, job."""
         rows = self._base().execute("SELECT * FROM runs ORDER BY at DESC, path LIMIT ?", (limit,))
