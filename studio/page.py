@@ -136,6 +136,7 @@ def build(hall: Hall) -> gr.Blocks:
         title="Likeness Studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86_400)
     ) as demo:
         page = Page(hall, demo)
+        import_module("studio.api").build(page)  # first: its names are the ones that programs know
         with gr.Row(elem_id="top"):
             gr.HTML(
                 tag(
@@ -155,7 +156,6 @@ def build(hall: Hall) -> gr.Blocks:
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
                     import_module(f"studio.tabs.{name}").build(page)
         panel.build(page)
-        import_module("studio.api").build(page)
         page.finish()
     demo.queue(max_size=64, default_concurrency_limit=8)
     return demo
