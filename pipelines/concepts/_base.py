@@ -168,7 +168,9 @@ class Concept(Config):
         "λ of prior preservation: keeps other members of the class as they are. 0 switches it off.",
     )
     prior_images: int = knob(100, 1, 10_000, "Class pictures for prior preservation, drawn once by the base.")
-    prior_folder: str = knob("", help="A folder of class pictures to use instead of drawn ones.", expert=True)
+    prior_folder: str = knob(
+        "", help="A folder of class pictures to use instead of drawn ones.", expert=True, file=True
+    )
     resolution: int | None = knob(
         None, 16, 4096, "Training size; default: the base's own.", "px", expert=True
     )

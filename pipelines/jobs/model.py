@@ -97,6 +97,12 @@ def _of_method(family: str, table: Mapping[str, Any], where: str) -> Iterator[tu
             yield where + PICTURES_OF_METHOD, str(each)
     if method is not None:
         yield from _references(method, table, where)
+    around: Any = table.get("with")  # what is combined with the method, each with settings of its own
+    if isinstance(around, Mapping):
+        for name, each in cast("Mapping[str, Any]", around).items():
+            if isinstance(each, Mapping):
+                settings = {**cast("Mapping[str, Any]", each), "method": name}
+                yield from _of_method(family, settings, f"{where}with.{name}.")
 
 
 def shareable_table(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
