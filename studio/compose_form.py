@@ -209,7 +209,7 @@ def _sampler(sheet: Sheet, native: dict[str, Any]) -> Any:
     with gr.Accordion("Sampler and steps", open=False, elem_id="compose-sampler-fold"):
         name = gr.Dropdown(
             [(shown, key) for key, shown in SAMPLERS.items()], value=own["name"], label="Sampler",
-            elem_id="compose-sampler", filterable=False, allow_custom_value=True,
+            elem_id="compose-sampler", allow_custom_value=True,
             info="How noise becomes a picture. The base's own is a good start.",
         )  # fmt: skip
         steps = gr.Slider(
@@ -229,7 +229,7 @@ def _measured(page: Page, sheet: Sheet) -> None:
         )  # fmt: skip
         photos = gr.Dropdown(
             [("The photos that the first trained concept learned from", AUTO)], value=AUTO,
-            label="Likeness to", elem_id="compose-references", filterable=False, allow_custom_value=True,
+            label="Likeness to", elem_id="compose-references", allow_custom_value=True,
             info="Photos that were not trained on tell more.",
         )  # fmt: skip
     sheet.add("score", score, bool)

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from pipelines.artifacts import atomic_write
 from pipelines.errors import BadInput, LikenessError
@@ -16,7 +17,7 @@ from pipelines.jobs.store import Row
 from studio import gallery, library, post
 from studio.desk import Desk
 from studio.markup import Markup, action, empty, join, note, tag
-from studio.words import ago, count, size
+from studio.words import count, size
 
 KIND, PAST, SHOWN = "compose", 12, 3
 SEEDS = 2**31
@@ -34,6 +35,9 @@ EXAMPLES = (
     "a {purple|green|orange} rabbit with a hat in the snow",
 )
 """Prompts to begin with, of words that the embedded base learned."""
+
+_ENDED: WeakKeyDictionary[Desk, tuple[tuple[int, ...], tuple[int, ...]]] = WeakKeyDictionary()
+"""What `ended` said of each desk at which stamp: it is asked every second, by every page."""
 
 
 def fresh_seed() -> int:
@@ -60,6 +64,19 @@ def past(desk: Desk) -> list[Row]:
     return [row for row in desk.store.jobs(4 * PAST, "done", KIND) if _pictures(row)][:PAST]
 
 
+def ended(desk: Desk) -> tuple[int, ...]:
+    """The numbers of those jobs: while one is being drawn, the pictures below it stand still."""
+    stamp = desk.stamp(KIND)
+    if _ENDED.get(desk, ((), ()))[0] != stamp:
+        _ENDED[desk] = stamp, tuple(row.id for row in past(desk))
+    return _ENDED[desk][1]
+
+
+def results(desk: Desk, chosen: int = 0) -> tuple[Markup, Markup]:
+    """The pictures of a job, by default of the newest that has some, and the strip of the last jobs."""
+    return shown(desk, chosen), strip(desk, chosen)
+
+
 def shown(desk: Desk, chosen: int) -> Markup:
     """The pictures of a job, or of the newest that has some (`chosen` 0), with what can be done with them."""
     rows = past(desk)
@@ -84,7 +101,7 @@ def _first(desk: Desk) -> Markup:
 
 
 def _heading(row: Row, *, newest: bool) -> Markup:
-    facts = [count(len(_pictures(row)), "picture"), gallery.took(row), ago(row.ended or row.created)]
+    facts = [count(len(_pictures(row)), "picture"), gallery.took(row)]
     acts = [
         action("New seeds", "fresh", row.id, cls="act main", title="The same job, other pictures"),
         action("Same seeds again", "again", row.id, title="The same job once more: it should draw the same"),
@@ -113,9 +130,8 @@ def _thumbnail(desk: Desk, row: Row, here: bool) -> Markup:
     first = _pictures(row)[0]
     prompt = str(first.get("prompt", ""))
     image = tag("img", src=desk.url(Path(str(first["path"]))), alt="", loading="lazy")
-    said = f"{prompt}, {ago(row.ended or row.created)}"
     return action(
-        image, "show", row.id, cls="thumb on" if here else "thumb", title=said, aria_label=f"Show {said}",
+        image, "show", row.id, cls="thumb on" if here else "thumb", title=prompt, aria_label=f"Show {prompt}",
         aria_pressed="true" if here else "false",
     )  # fmt: skip
 

@@ -53,55 +53,44 @@ def build(page: Page) -> None:
                 label="A picture that carries its settings", file_types=[".png"], type="filepath",
                 height=120, show_label=False, elem_id="compose-drop", elem_classes="drop",
             )  # fmt: skip
-    chosen = gr.State(0)
     page.register("compose", controls.sheet)
-    _wire_draw(page, controls, chosen)
-    _wire_results(page, state, shown, taken, strip, chosen)
+    _wire_draw(page, controls)
+    _wire_results(page, state, shown, taken, strip)
     _wire_drop(page, dropped)
     _wire_sweep(page, controls.sheet, controls.stack)
 
 
-def _wire_draw(page: Page, controls: compose_form.Controls, chosen: Any) -> None:
+def _wire_draw(page: Page, controls: compose_form.Controls) -> None:
     from studio.page import ACTIVE
 
     sheet = controls.sheet
 
-    def draw(request: gr.Request, *values: Any) -> int:
+    def draw(request: gr.Request, *values: Any) -> None:
         desk = page.desk(request)
         desk.submit(job_of(desk, sheet, values))
-        return 0
 
-    sent = gr.on(
-        [controls.go.click, controls.prompt.submit], guarded(draw), sheet.components, chosen, **ACTIVE
-    )
+    sent = gr.on([controls.go.click, controls.prompt.submit], guarded(draw), sheet.components, None, **ACTIVE)
     page.changed.append(sent)
     # on a phone the results stand below the form: whoever draws wants to see them
     sent.then(None, None, None, js=TO_RESULTS)
 
 
-def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any, chosen: Any) -> None:
-    """Progress follows the store; which job's pictures are shown is this page's own."""
-    from studio.page import ACTIVE, QUIET
+def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any) -> None:
+    """Progress follows the store, and so do the pictures: new ones show themselves."""
+    from studio.page import ACTIVE
 
-    beat = gr.State(())
-
-    def results(request: gr.Request, job: int) -> tuple[Markup, Markup]:
-        desk = page.desk(request)
-        return compose_gallery.shown(desk, job), compose_gallery.strip(desk, job)
-
-    def asked(event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
+    def asked(event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
         act, value = clicked(event)
         if act == "zip":
-            return compose_gallery.packed(page.desk(request), value), gr.skip()
+            return compose_gallery.packed(page.desk(request), value), gr.skip(), gr.skip()
         if act == "show" and value.isdigit():
-            return Markup(""), int(value)
-        return gr.skip(), 0 if act in ("fresh", "again") else gr.skip()
+            return Markup(""), *compose_gallery.results(page.desk(request), int(value))
+        return gr.skip(), gr.skip(), gr.skip()
 
     page.live.add(state, lambda desk: desk.stamp("compose"), compose_gallery.doing)
-    page.live.add(beat, lambda desk: desk.stamp("compose"), _ended)
-    gr.on([beat.change, chosen.change, page.demo.load], guarded(results), chosen, [shown, strip], **QUIET)
+    page.live.add([shown, strip], compose_gallery.ended, compose_gallery.results)
     for place in (shown, strip):
-        place.click(guarded(asked), None, [taken, chosen], **ACTIVE)
+        place.click(guarded(asked), None, [taken, shown, strip], **ACTIVE)
     page.answers(
         state, shown,
         more={
@@ -111,11 +100,6 @@ def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any, ch
             "compare": compose_gallery.to_compare,
         },
     )  # fmt: skip
-
-
-def _ended(desk: Any) -> tuple[int, ...]:
-    """The jobs that can be looked at: while one is being drawn, the pictures below it stand still."""
-    return tuple(row.id for row in compose_gallery.past(desk))
 
 
 def _wire_drop(page: Page, dropped: Any) -> None:
