@@ -25,7 +25,7 @@ from pipelines.jobs.runner import Runner
 from pipelines.jobs.spec import JobSpec, from_table
 from pipelines.jobs.store import FILE, Row, Store
 from pipelines.progress import Event, Job
-from studio.limits import check_limits
+from studio.limits import cells_of, check_limits
 from studio.settings import Settings
 from studio.uploads import keep_photos
 
@@ -123,6 +123,9 @@ class Desk:
         """
         workspace.check_references(spec, self.folder, local=False)
         check_limits(spec, self.settings, self.base_names())
+        for cell in cells_of(spec):
+            workspace.check_references(cell, self.folder, local=False)
+            check_limits(cell, self.settings, self.base_names())
         out = getattr(spec, "out", None)
         home = "thumbs" if spec.kind == "check" else "runs"
         if out is not None and not Path(out).resolve().is_relative_to((self.folder / home).resolve()):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipelines.errors import BadInput, NotAvailable
-from pipelines.jobs.spec import JobSpec, from_table
+from pipelines.jobs.spec import Compare, JobSpec, from_table, set_path
 from studio.settings import Settings
 
+MOST_CELLS = 400
 NEEDS_DISK = 200 * 2**20
 _DUPLICATE = "Duplicate this Space with stronger hardware, or run the studio on your own machine."
 
@@ -39,6 +42,25 @@ def check_limits(spec: JobSpec, settings: Settings, bases: Sequence[str]) -> Non
     ):
         if most and value > most:
             raise NotAvailable(f"{value:,} {what}", f"this Space allows {most:,}", _DUPLICATE)
+
+
+def cells_of(spec: JobSpec) -> Iterator[JobSpec]:
+    """The drawings inside a grid, one a cell, as they will be drawn; none for any other job.
+
+    An axis may set anything, files and base included, so that whatever a drawing is held to holds for these.
+    Raises BadInput for a grid that is too large or does not fit, UnknownName.
+    """
+    if not isinstance(spec, Compare):
+        return
+    first = from_table({"kind": "compose", **spec.job})
+    count = math.prod(len(axis.values) for axis in spec.axes)
+    if count > MOST_CELLS:
+        raise BadInput(f"The grid has {count:,} cells.", f"Keep it to {MOST_CELLS}: fewer values.")
+    for values in itertools.product(*(axis.values for axis in spec.axes)):
+        cell = first
+        for axis, value in zip(spec.axes, values, strict=True):
+            cell = set_path(cell, "prompts.0" if axis.path == "prompt" else axis.path, value)
+        yield cell
 
 
 def _steps(spec: JobSpec) -> int:

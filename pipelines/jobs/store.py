@@ -369,7 +369,7 @@ def _record(base: sqlite3.Connection, folder: Path, kind: str, job: int, result:
     tables += [(Path(str(each.get("path", ""))).name, each.get("readings")) for each in pictures]
     for picture, readings in tables:
         for name, value in cast("Mapping[str, Any]", readings or {}).items():
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and value == value:  # SQLite takes nan for NULL
                 base.execute(
                     "INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?)", (path, picture, name, float(value))
                 )

@@ -374,3 +374,33 @@ def test_shipped_grids_have_titles_and_can_be_drawn(desk):
     for name in found:
         table = presets.load("grids", name, desk.folder)
         assert compare_grid.grid(table["job"], table["axes"]).axes
+
+
+# ---- what a grid may name
+
+
+@pytest.mark.parametrize(
+    ("job", "path", "values"),
+    [
+        ({"start": "/etc/hostname"}, "seed", [1]),
+        ({}, "start", ["", "/etc/hostname"]),
+        ({}, "references", ["file:/etc"]),
+        ({"adapters": [{"adapter": "run:none"}]}, "seed", [1]),
+        ({}, "base", ["toybox", "/etc"]),
+        ({}, "adapters.0", [{"adapter": "/etc/hostname"}]),
+        ({}, "seed", list(range(500))),
+    ],
+)
+def test_an_axis_names_no_file_that_a_job_may_not_name(desk, job, path, values):
+    table = {"kind": "compare", "job": {"kind": "compose", "prompts": ["x"], **job}}
+    spec = from_table({**table, "axes": [{"path": path, "values": values}]})
+    with pytest.raises(BadInput):
+        desk.allowed(spec)
+    assert desk.store.jobs() == []
+
+
+def test_an_honest_grid_may_be_drawn(desk):
+    finish(desk, "compose", "one", {"prompts": ["a"]})
+    table = {"kind": "compare", "job": {"prompts": ["x"], "references": "run:one"}}
+    axes = [{"path": "seed", "values": [1, 2]}, {"path": "start", "values": ["", "run:one/0001.png"]}]
+    assert desk.allowed(from_table({**table, "axes": axes}))
