@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from urllib.parse import quote
 
 from pipelines.artifacts import assets, atomic_write
-from pipelines.errors import BadInput, NotAvailable
+from pipelines.errors import BadInput, DiskFull, NotAvailable
 from pipelines.jobs import presets, workspace
 from pipelines.jobs.queue import Queue, resumed
 from pipelines.jobs.references import split
@@ -25,7 +25,7 @@ from pipelines.jobs.runner import Runner
 from pipelines.jobs.spec import JobSpec, from_table
 from pipelines.jobs.store import FILE, Row, Store
 from pipelines.progress import Event, Job
-from studio.limits import cells_of, check_limits
+from studio.limits import MOST_WAITING, NEEDS_DISK, check_limits, drawings
 from studio.settings import Settings
 from studio.uploads import keep_photos
 
@@ -85,9 +85,10 @@ class Desk:
     def submit(self, spec: JobSpec, priority: int = 0) -> int:
         """Check a job against what this visitor may do, and queue it; → its number.
 
-        Raises BadInput, UnknownName, MissingAsset or NotAvailable.
+        Raises BadInput, UnknownName, MissingAsset, NotAvailable or DiskFull.
         """
         spec = self.allowed(spec)
+        self._has_room()
         if spec.kind == "train" and getattr(spec, "out", None) is None:
             data: Any = getattr(spec, "data", None)
             named = f"{data.token} {data.class_word}".strip()
@@ -97,6 +98,15 @@ class Desk:
         ident = self.queue.submit(spec, priority, run=getattr(spec, "out", None))
         self.touch(spec.kind)
         return ident
+
+    def _has_room(self) -> None:
+        """Raises BadInput where too much of this visitor's waits on a shared studio, DiskFull."""
+        if self.settings.hosting.kind != "local" and self.store.count("queued") >= MOST_WAITING:
+            raise BadInput(
+                f"{MOST_WAITING} of your jobs are waiting already.", "Wait for one of them, or stop one."
+            )
+        if self.free_bytes() < NEEDS_DISK:
+            raise DiskFull(self.folder)
 
     def ask(self, spec: JobSpec, job: Job | None = None) -> dict[str, Any]:
         """Do a light job (`LIGHT`) at once, and wait for it. Raises as `submit` and the job do."""
@@ -121,11 +131,9 @@ class Desk:
         Files may only be named as `asset:`, `upload:` or `run:` of their own. Raises BadInput for anything
         else, NotAvailable for what this machine does not offer.
         """
-        workspace.check_references(spec, self.folder, local=False)
+        for each in drawings(spec):
+            workspace.check_references(each, self.folder, local=False)
         check_limits(spec, self.settings, self.base_names())
-        for cell in cells_of(spec):
-            workspace.check_references(cell, self.folder, local=False)
-            check_limits(cell, self.settings, self.base_names())
         out = getattr(spec, "out", None)
         home = "thumbs" if spec.kind == "check" else "runs"
         if out is not None and not Path(out).resolve().is_relative_to((self.folder / home).resolve()):
