@@ -47,6 +47,7 @@ def build(page: Page) -> None:
     with gr.Sidebar(
         label="Queue, library, settings", open=False, position="right", width=380, elem_id="panel"
     ):
+        gr.HTML(tag("h2", "Your studio"), elem_id="panel-title")
         for section in (panel_queue, panel_library, panel_bases, panel_disk, panel_settings):
             section.build(page)
 

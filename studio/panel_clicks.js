@@ -25,15 +25,21 @@ element.addEventListener('focusin', (event) => {
   last = button ? sign(button) : '';
 });
 element.addEventListener('focusout', () => { last = ''; });
+// the page changes elements in place: what it folds up is unfolded again, what a person folds up stays so
+element.addEventListener('click', (event) => {
+  const summary = event.target.closest('summary');
+  const fold = summary && summary.parentElement;
+  if (fold && fold.dataset.key) fold.open ? open.delete(fold.dataset.key) : open.add(fold.dataset.key);
+});
+const unfold = (each) => {
+  const wanted = open.has(each.dataset.key);
+  if (each.open !== wanted) each.open = wanted;
+};
 element.addEventListener('toggle', (event) => {
-  const key = event.target.dataset && event.target.dataset.key;
-  if (key) event.target.open ? open.add(key) : open.delete(key);
+  if (event.target.dataset && event.target.dataset.key) unfold(event.target);
 }, true);
 new MutationObserver(() => {
-  for (const each of element.querySelectorAll('details[data-key]')) {
-    const wanted = open.has(each.dataset.key);
-    if (each.open !== wanted) each.open = wanted;
-  }
+  element.querySelectorAll('details[data-key]').forEach(unfold);
   if (!last || document.activeElement !== document.body) return;
   const again = [...element.querySelectorAll('[data-act]')].find((each) => sign(each) === last);
   if (again) again.focus({preventScroll: true});

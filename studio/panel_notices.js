@@ -54,5 +54,7 @@ const look = () => {
   }
   first = false;
 };
-new MutationObserver(look).observe(element, {childList: true, subtree: true});
+new MutationObserver(look).observe(element, {
+  childList: true, subtree: true, attributes: true, attributeFilter: ['data-jobs'],
+});
 look();
