@@ -51,6 +51,10 @@ function crop(opener) {
   const output = dialog.querySelector('output'), image = dialog.querySelector('img');
   image.src = opener.dataset.src;
   image.draggable = false;
+  image.addEventListener('load', () => {
+    const scale = Math.min(440 / image.naturalWidth, 0.5 * window.innerHeight / image.naturalHeight);
+    image.style.width = `${Math.round(image.naturalWidth * scale)}px`;
+  });
   let box = JSON.parse(opener.dataset.box);
   const least = 0.05, clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 

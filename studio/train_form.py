@@ -35,16 +35,10 @@ class Controls:
     sheet: Sheet
     form: MethodForm
     base: Any
-    kind: Any
-    faithful: Any
-    small: Any
+    asked: list[Any]
+    """The three questions: kind, faithful, small."""
     why: Any
     rights: Any
-
-    @property
-    def asked(self) -> list[Any]:
-        """The three questions."""
-        return [self.kind, self.faithful, self.small]
 
 
 def step(number: int, title: str, hint: str = "") -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -93,7 +94,7 @@ def build(page: Page) -> None:
 
 
 def on_view(desk: Desk) -> Row | None:
-    """The training to show: the one that was asked for, else the one that runs, else the newest."""
+    """The training to show: the one that was asked for, else the foremost."""
     wanted = desk.draft(VIEW).get("job")
     if isinstance(wanted, int):
         try:
@@ -102,8 +103,17 @@ def on_view(desk: Desk) -> Row | None:
                 return row
         except UnknownName:
             pass
-    running = [each for each in desk.store.jobs(20, "running") if each.spec.kind == "train"]
-    return running[0] if running else desk.latest("train")
+    return _foremost(desk.store.jobs(50, kind="train"))
+
+
+def _foremost(rows: Sequence[Row]) -> Row | None:
+    """What runs, else what runs next, else what ended last; what never began only where nothing else is."""
+    for status in ("running", "queued"):
+        found = [each for each in rows if each.status == status]
+        if found:
+            return found[-1]
+    begun = [each for each in rows if each.started is not None]
+    return max(begun, key=lambda each: each.ended or 0.0) if begun else next(iter(rows), None)
 
 
 def best_of(row: Row) -> int | None:

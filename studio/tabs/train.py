@@ -43,7 +43,7 @@ def build(page: Page) -> None:
                 "Train", variant="primary", size="lg", elem_id="train-go", elem_classes="primary-action"
             )
             train_live.build(page)
-    controls = Controls(sheet, form, base, *asked, why, rights)
+    controls = Controls(sheet, form, base, asked, why, rights)
     page.register("train", sheet)
     _ask(page, controls)
     _follow(page, controls, forecast)
@@ -59,7 +59,7 @@ def build(page: Page) -> None:
 
     from studio.page import ACTIVE
 
-    clicked = go.click(guarded(start), [rights, *sheet.components], None, api_name=False, **ACTIVE)
+    clicked = go.click(guarded(start), [rights, *sheet.components], None, **ACTIVE)
     page.changed.append(clicked)
 
 

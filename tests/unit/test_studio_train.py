@@ -11,7 +11,15 @@ from pipelines.jobs.kinds import Train
 from pipelines.jobs.store import Row
 from pipelines.progress import Event
 from pipelines.spec import catalog
-from studio import photos_captions, photos_set, train_chooser, train_form, train_result, train_watch
+from studio import (
+    photos_captions,
+    photos_set,
+    train_chooser,
+    train_form,
+    train_live,
+    train_result,
+    train_watch,
+)
 from studio.binding import Sheet
 from studio.desk import Desk
 from studio.hall import Hall
@@ -373,6 +381,27 @@ def test_stories_read_only_what_is_new(desk):
     desk.store.log(ident, report(2, loss=0.5))
     assert stories.of(desk, ident) is first
     assert first.losses == [(1, 1.0), (2, 0.5)]
+
+
+def test_what_is_shown_is_what_runs_else_what_ended_last(desk):
+    ids = [desk.store.add(Train(), device="none") for _ in range(4)]
+
+    def shown() -> int:
+        row = train_live.on_view(desk)
+        assert row is not None
+        return row.id
+
+    assert shown() == ids[0]  # the next of those that wait
+    desk.store.claim("none", ids[1])
+    assert shown() == ids[1]
+    desk.store.finish(ids[1], "done", {})
+    for each in (ids[0], ids[2], ids[3]):
+        desk.store.cancel(each)
+    assert shown() == ids[1]  # those that never began are nothing to look at
+    desk.keep(train_live.VIEW, {"job": ids[3]})
+    assert shown() == ids[3]
+    desk.keep(train_live.VIEW, {"job": 999})
+    assert shown() == ids[1]
 
 
 CURVE = [
