@@ -14,11 +14,12 @@ from pipelines.jobs import presets
 from pipelines.jobs.kinds import PhotoSet
 from pipelines.jobs.spec import JobSpec
 from pipelines.jobs.store import Row
+from pipelines.jobs.vocabulary import unknown
 from studio import photos_set, train_chooser
 from studio.binding import Sheet
 from studio.desk import Desk
 from studio.forms import MethodForm
-from studio.markup import Markup, note, tag
+from studio.markup import Markup, join, note, tag
 from studio.words import duration
 
 if TYPE_CHECKING:
@@ -92,20 +93,35 @@ def what_is_it(sheet: Sheet) -> tuple[list[Any], Any, Any]:
 def how_to_learn(page: Page, sheet: Sheet) -> tuple[MethodForm, Any]:
     """Step 3: base, method with its settings, what is looked at on the way. → form, base"""
     native = page.hall.native(page.base)
-    base = gr.Dropdown(
-        base_choices(list(presets.names("bases"))), value=page.base, label="Base", filterable=False,
-        elem_id="train-base", info="The model that learns. What it learns works with this kind of base only.",
-    )  # fmt: skip
-    sheet.add("base", base)
-    form = MethodForm(
-        "concepts", "Method", native.get("concept") or _first_method(), load=page.demo.load,
-        elem_id="train-method",
-        help="The questions above choose one; change it here if you know better.",
-    )  # fmt: skip
-    sheet.add_form("concept", form)
-    with gr.Accordion("Samples, captions and seed", open=False, elem_classes="expert"):
-        _watching(sheet)
+    shown = gr.HTML(elem_id="train-how")
+    with gr.Accordion("Change how it learns", open=False, elem_id="train-how-fold"):
+        base = gr.Dropdown(
+            base_choices(list(presets.names("bases"))), value=page.base, label="Base", filterable=False,
+            elem_id="train-base", info="The model that learns. What it learns works with this kind of base only.",
+        )  # fmt: skip
+        sheet.add("base", base)
+        form = MethodForm(
+            "concepts", "Method", native.get("concept") or _first_method(), load=page.demo.load,
+            elem_id="train-method",
+            help="The questions above choose one; change it here if you know better.",
+        )  # fmt: skip
+        sheet.add_form("concept", form)
+        with gr.Accordion("Samples, captions and seed", open=False, elem_classes="expert"):
+            _watching(sheet)
+
+    def learns(desk: Desk) -> tuple[str, Any]:
+        told = desk.draft("train")
+        return str(told.get("base") or page.base), told.get("concept") or form.state.value
+
+    page.live.add(shown, lambda desk: repr(learns(desk)), lambda desk: how(*learns(desk)))
     return form, base
+
+
+def how(base: str, table: Mapping[str, Any]) -> Markup:
+    """Step 3 in one line: the base, the method and its first figures."""
+    title = base_choices([base])[0][0]
+    first, *rest = in_short("concepts", table) or ["No method"]
+    return tag("p", tag("b", first), " on ", tag("b", title), *(f" · {each}" for each in rest), cls="how")
 
 
 def _first_method() -> dict[str, Any]:
@@ -220,14 +236,26 @@ def needs_rights(desk: Desk) -> bool:
     return kind == "person" and photos_set.read(desk).sample is None
 
 
-def suggestion(desk: Desk, base: str) -> Markup:
-    """What the answers lead to, and why."""
+def suggestion(desk: Desk, base: str, class_word: str = "") -> Markup:
+    """What the answers lead to and why; and which words for it the base never learned."""
     choice = train_chooser.choose(
         train_chooser.rules(desk.folder), *train_chooser.answers(desk.draft(CHOOSER)), base
     )
-    if choice is None:
-        return note("No method here is made for that; choose one below.", kind="warning")
-    return note(tag("strong", f"{choice.rule.title}. "), choice.why)
+    strange = [f'"{each}"' for each in unknown(base, class_word)]
+    return join(
+        [
+            note("No method here is made for that; choose one below.", kind="warning")
+            if choice is None
+            else note(tag("strong", f"{choice.rule.title}. "), choice.why),
+            note(
+                f"This base never learned {', '.join(strange)}, and so has nothing to build on. Call it by a "
+                "word that it knows, if there is one.",
+                kind="warning",
+            )
+            if strange
+            else None,
+        ]
+    )
 
 
 def suggested(desk: Desk, base: str) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _samples(desk: Desk, row: Row, step: int) -> Markup | None:
         return None
     names = [folder / "samples" / f"step-{step:06d}-{index}.png" for index in range(1, BEST_SAMPLES + 1)]
     images = [
-        tag("img", src=desk.url(each), alt=f"Sample {index} of the kept step", loading="lazy")
+        tag("img", src=desk.url(each), alt=f"Sample {index} of the kept step")
         for index, each in enumerate(names, 1)
         if each.is_file()
     ]

@@ -192,13 +192,11 @@ def _follow(page: Page, controls: Controls, forecast: Any) -> None:
     def answers(desk: Desk) -> tuple[Any, ...]:
         return train_form.train_chooser.answers(desk.draft(CHOOSER))
 
+    page.live.add(controls.asked, answers, lambda desk: [gr.update(value=each) for each in answers(desk)])
     page.live.add(
-        [*controls.asked, controls.why],
-        lambda desk: (answers(desk), base_of(desk, page.base)),
-        lambda desk: (
-            *(gr.update(value=each) for each in answers(desk)),
-            train_form.suggestion(desk, base_of(desk, page.base)),
-        ),
+        controls.why,
+        lambda desk: (answers(desk), base_of(desk, page.base), words_of(desk)),
+        lambda desk: train_form.suggestion(desk, base_of(desk, page.base), words_of(desk)[1]),
     )
     page.live.add(
         controls.rights,

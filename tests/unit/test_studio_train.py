@@ -215,6 +215,13 @@ def test_a_person_needs_consent_and_a_drawn_one_does_not(desk, sheet):
     assert not train_form.needs_rights(desk)
 
 
+def test_words_that_the_base_never_learned_are_told(desk):
+    told = train_form.suggestion(desk, "toybox", "dog zxqvy")
+    assert "never learned &quot;zxqvy&quot;" in told
+    assert "never learned" not in train_form.suggestion(desk, "toybox", "dog")
+    assert "never learned" not in train_form.suggestion(desk, "sd15", "dog zxqvy")
+
+
 def test_the_forecast_goes_by_the_last_training_of_its_kind(desk):
     def row(**result) -> Row:
         ident = desk.store.add(Train(concept={"method": "m", "batch": 2}, base="b"), device="none")
