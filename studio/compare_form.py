@@ -14,6 +14,7 @@ from studio.markup import Markup, tag
 AXES = ("Columns", "Rows", "Pages")
 _HELP = ("What changes from left to right.", "What changes downwards.", "A sheet for each value.")
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+_ACTIVE: dict[str, Any] = {**_QUIET, "queue": True, "concurrency_limit": None}
 
 Known = Callable[[gr.Request, Mapping[str, Any]], dict[str, Setting]]
 
@@ -67,7 +68,8 @@ class AxesForm:
         controls = [*self._paths, *self._texts]
         # reading first, then the hints: what is typed must never be put back into the controls
         inputs = [each.input for each in controls]
-        gr.on(inputs, typed, controls, self.state, trigger_mode="always_last", **_QUIET)
+        # through the queue: the browser hears of a changed State only from there
+        gr.on(inputs, typed, controls, self.state, trigger_mode="always_last", **_ACTIVE)
         gr.on([each.input for each in self._paths], hinted, [job, *self._paths], self._hints, **_QUIET)
         gr.on(
             [load, job.change, self.revision.change], refreshed, [job, self.state],

@@ -150,12 +150,13 @@ def _grid(page: Page) -> None:
     gr.on([page.demo.load, job.change], described, job, about, **QUIET)
     changes = [page.demo.load, job.change, axes.state.change, pictures.change]
     gr.on(changes, priced, [job, axes.state, pictures], cost, trigger_mode="always_last", **QUIET)
-    newest.click(guarded(_newest(page)), None, job, **QUIET)
+    # through the queue: the browser hears of a changed State only from there
+    newest.click(guarded(_newest(page)), None, job, **ACTIVE)
     for name, button in quick.items():
         changed = [axes.state, axes.revision]
-        button.click(guarded(_filled(page, name)), [job, axes.revision], changed, **QUIET)
+        button.click(guarded(_filled(page, name)), [job, axes.revision], changed, **ACTIVE)
     page.demo.load(_ready(page), None, ready, **QUIET)
-    ready.input(guarded(load), [ready, page.parcel], page.parcel, **QUIET)
+    ready.input(guarded(load), [ready, page.parcel], page.parcel, **ACTIVE)
     page.changed.append(go.click(guarded(draw), [job, axes.state, title, pictures], None, **ACTIVE))
     page.live.add(state, lambda desk: desk.stamp("compare"), compare_grid.progress)
     page.live.add(shown, _finished, compare_grid.result)
