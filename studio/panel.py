@@ -45,7 +45,7 @@ def status(page: Page) -> None:
 def build(page: Page) -> None:
     """The panel itself."""
     with gr.Sidebar(
-        label="Queue, library, settings", open=False, position="right", width=380, elem_id="panel"
+        label="Queue, library, settings", open=False, position="right", width=400, elem_id="panel"
     ):
         gr.HTML(tag("h2", "Your studio"), elem_id="panel-title")
         for section in (panel_queue, panel_library, panel_bases, panel_disk, panel_settings):
