@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import gradio as gr
 from anyio import CapacityLimiter
+from gradio.events import api
 
 from pipelines.errors import BadInput, UnknownName
 from pipelines.jobs import presets
@@ -48,11 +49,11 @@ def build(page: Page) -> None:
     free: dict[str, Any] = {"concurrency_limit": None}
     threads = CapacityLimiter(8)
     for name, about in ABOUT.items():
-        gr.api(_endpoint(page, name, threads), api_name=name, api_description=about, **free)
-    gr.api(_check(page, threads), api_name="check", api_description=_CHECK, **free)
-    gr.api(_upload(page, threads), api_name="upload", api_description=_UPLOAD, **free)
-    gr.api(_asked(page, threads, status), api_name="status", api_description=_STATUS, **free)
-    gr.api(_asked(page, threads, cancel), api_name="cancel", api_description=_CANCEL, **free)
+        api(_endpoint(page, name, threads), api_name=name, api_description=about, **free)
+    api(_check(page, threads), api_name="check", api_description=_CHECK, **free)
+    api(_upload(page, threads), api_name="upload", api_description=_UPLOAD, **free)
+    api(_asked(page, threads, status), api_name="status", api_description=_STATUS, **free)
+    api(_asked(page, threads, cancel), api_name="cancel", api_description=_CANCEL, **free)
 
 
 def job_of(desk: Desk, name: str, table: Any) -> JobSpec:

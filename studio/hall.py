@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pipelines.artifacts import assets
+from pipelines.errors import BadInput
 from pipelines.jobs import presets
 from pipelines.jobs.locks import device_of
 from pipelines.jobs.runner import Runner, SubprocessRunner
@@ -71,8 +72,7 @@ class Hall:
 
     def desk(self, request: Any) -> Desk:
         """The desk of whoever sent a request."""
-        local = self.settings.hosting.kind == "local"
-        name = "" if local else hashlib.sha256(visitor_of(request).encode()).hexdigest()[:32]
+        name = self._name(request)
         with self._lock:
             desk = self._desks.get(name)
             if desk is None:
@@ -85,6 +85,24 @@ class Hall:
                 self._desks[name] = desk
             desk.used = time.time()
             return desk
+
+    def _name(self, request: Any) -> str:
+        """The folder of whoever sent a request; empty on one's own machine. Raises BadInput for nobody."""
+        if self.settings.hosting.kind == "local":
+            return ""
+        visitor = visitor_of(request)
+        if not visitor:
+            raise BadInput("This request does not say whose it is.", "Load the page again.")
+        return hashlib.sha256(visitor.encode()).hexdigest()[:32]
+
+    def _known(self, request: Request) -> Desk | None:
+        """The desk of a visitor who was here before: asking for a file opens none."""
+        try:
+            name = self._name(request)
+        except BadInput:
+            return None
+        there = name in self._desks or (self.settings.workspace / "visitors" / name).is_dir()
+        return self.desk(request) if there or not name else None
 
     def native(self, base: str) -> dict[str, Any]:
         """The settings that suit a base, for forms before anybody opened a desk."""
@@ -101,25 +119,28 @@ class Hall:
         ]
 
     def _work(self, request: Request) -> Response:
-        return _file(
-            self.desk(request).folder, request.path_params["path"], ("runs", "uploads", "thumbs", "bin")
-        )
+        desk = self._known(request)
+        if desk is None:
+            return _missing("There is no such file.")
+        return _file(desk.folder, request.path_params["path"], ("runs", "uploads", "thumbs", "bin"))
 
     def _asset(self, request: Request) -> Response:
         return _file(assets(), request.path_params["path"], ("photos", "subjects", "samples", "toybox"))
 
     def _preview(self, request: Request) -> Response:
-        found = self.desk(request).preview(request.path_params["ident"])
+        desk = self._known(request)
+        found = desk.preview(request.path_params["ident"]) if desk else None
         if found is None:
-            return PlainTextResponse("There is no preview.", 404)
+            return _missing("There is no preview.")
         return Response(found[1], media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
 
     def _export(self, request: Request) -> Response:
         from studio.compare_export import export
 
-        made = export(self.desk(request), request.path_params["name"])
+        desk = self._known(request)
+        made = export(desk, request.path_params["name"]) if desk else None
         if made is None:
-            return PlainTextResponse("There is nothing of this name to export.", 404)
+            return _missing("There is nothing of this name to export.")
         headers = {
             "X-Content-Type-Options": "nosniff",
             "Content-Disposition": f'attachment; filename="likeness-{request.path_params["name"]}"',
@@ -163,9 +184,13 @@ def _runners(settings: Settings) -> dict[str, Runner]:
     return runners
 
 
+def _missing(text: str) -> Response:
+    return PlainTextResponse(text, 404)
+
+
 def _file(home: Path, name: str, parts: tuple[str, ...]) -> Response:
     """A file below the named parts of `home`; pictures are shown, anything else is downloaded."""
-    missing = PlainTextResponse("There is no such file.", 404)
+    missing = _missing("There is no such file.")
     path = home / name
     with suppress(OSError, ValueError):
         inside = path.resolve().relative_to(home.resolve())

@@ -55,12 +55,14 @@ def check_limits(spec: JobSpec, settings: Settings, bases: Sequence[str]) -> Non
     hosting = settings.hosting
     if hosting.kind == "local":
         return
+    # axes may vary both how many prompts there are and how many pictures of each
+    pictures = cells_of(spec) * max(map(_count, parts)) * max(map(_prompts, parts))
     for part in parts:
         for what, value, most in (
             ("steps", _steps(part), hosting.steps),
             ("photos shown in all steps", _shown(part), hosting.steps * 8),
             ("samples on the way", _samples(part), hosting.steps),
-            ("pictures", _pictures(part) * cells_of(spec), hosting.pictures),
+            ("pictures", pictures, hosting.pictures),
             ("pixels a side", _side(part), hosting.pixels),
         ):
             if most and value > most:
@@ -120,5 +122,9 @@ def _side(spec: JobSpec) -> int:
     return max(*sides, int(get_path(spec, "concept.resolution") or 0) if spec.kind == "train" else 0)
 
 
-def _pictures(spec: JobSpec) -> int:
-    return int(getattr(spec, "count", 1)) * max(1, len(getattr(spec, "prompts", ())))
+def _count(spec: JobSpec) -> int:
+    return int(getattr(spec, "count", 1))
+
+
+def _prompts(spec: JobSpec) -> int:
+    return max(1, len(getattr(spec, "prompts", ())))

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from pipelines.artifacts import atomic_write
@@ -18,6 +21,8 @@ from studio.settings import Settings
 
 MOST_PHOTOS, MOST_BYTES = 2000, 64 * 2**20
 MOST_ZIP_FILES, MOST_ZIP_BYTES, MOST_RATIO = 2000, 2 * 2**30, 200
+MOST_DIRECTORY = MOST_ZIP_FILES * 512
+"""Bytes of an archive's table of contents: each file takes 46, its name, and a few more."""
 ROOM = 200 * 2**20
 TEXT_LIMIT = 64 * 1024
 _PICTURES = "JPEG, PNG, WebP or HEIC"
@@ -67,7 +72,7 @@ def kind_of(start: bytes) -> str:
 
 
 def _copy_all(files: Sequence[Path], folder: Path, settings: Settings, most: int) -> int:
-    kept = 0
+    kept = total = 0
     limit = (settings.hosting.uploads_mb or 64) * 2**20
     for name, data in _contents(files):
         if Path(name).suffix.lower() == ".txt":
@@ -82,7 +87,12 @@ def _copy_all(files: Sequence[Path], folder: Path, settings: Settings, most: int
                 f"{PurePosixPath(name).name} is larger than {limit >> 20} MB.",
                 "Make it smaller and try again.",
             )
-        kept += 1
+        kept, total = kept + 1, total + len(data)
+        if settings.hosting.uploads_mb and total > limit:
+            raise BadInput(
+                f"These photos take more than {limit >> 20} MB together.",
+                "Give fewer or smaller ones; 5 to 30 photos are usual.",
+            )
         if kept > most:
             raise BadInput(f"There are more than {most:,} photos.", "5 to 30 photos are usual.")
         atomic_write(folder / _fresh(folder, Path(name).stem, ending), data)
@@ -100,10 +110,14 @@ def _contents(files: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
             yield from _unpacked(each)
         elif each.stat().st_size <= MOST_BYTES * 2:
             yield each.name, each.read_bytes()
+        elif kind_of(start + b"\0" * 12) or each.suffix.lower() in (".png", ".jpg", ".jpeg", ".heic"):
+            raise BadInput(f"{each.name} is larger than {MOST_BYTES * 2 >> 20} MB.", "Make it smaller.")
 
 
 def _unpacked(path: Path) -> Iterator[tuple[str, bytes]]:
     """The files of an archive, read with a counter: what it declares of its sizes may be a lie."""
+    if _directory_size(path) > MOST_DIRECTORY:
+        raise BadInput(f"{path.name} holds too many files.", f"At most {MOST_ZIP_FILES:,} are taken.")
     try:
         with zipfile.ZipFile(path) as archive:
             members = [each for each in archive.infolist() if not each.is_dir()]
@@ -124,10 +138,31 @@ def _unpacked(path: Path) -> Iterator[tuple[str, bytes]]:
                 if each.compress_size and len(data) / each.compress_size > MOST_RATIO and len(data) > 2**20:
                     raise BadInput(f"{path.name} is packed in a way that photos never are.", "Pack it again.")
                 yield PurePosixPath(each.filename.replace("\\", "/")).name, data
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError,
+        OSError,
+    ) as error:  # fmt: skip
         raise BadInput(
             f"{path.name} cannot be unpacked ({error}).", "Pack it again, or drop the photos."
         ) from None
+
+
+def _directory_size(path: Path) -> int:
+    """Bytes of the table of contents that an archive declares: zipfile reads the whole of it at once."""
+    end = 76 + 22 + 0xFFFF  # the last records, and the longest comment after them
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - end))
+        tail = file.read()
+    # found as zipfile finds it, lest an archive shows us another table than it shows there
+    plain = tail[-22:-18] == b"PK\x05\x06" and tail.endswith(b"\0\0")
+    at = len(tail) - 22 if plain else tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < 22:
+        return 0  # no archive after all: zipfile says so
+    size = int(struct.unpack_from("<I", tail, at + 12)[0])
+    large = tail[at - 76 : at - 20]  # of an archive with 64-bit sizes: the record before its locator
+    if at >= 76 and tail[at - 20 : at - 16] == b"PK\x06\x07" and large.startswith(b"PK\x06\x06"):
+        size = max(size, int(struct.unpack_from("<Q", large, 40)[0]))
+    return size
 
 
 def _new_folder(home: Path, name: str) -> Path:
