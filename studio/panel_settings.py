@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
+from pipelines.errors import NotAvailable
 from pipelines.jobs.queries import Doctor
-from studio import disk
+from studio import base_manager, disk
 from studio.desk import Desk
 from studio.guarded import guarded
 from studio.markup import Markup, note, tag
@@ -33,7 +34,7 @@ def build(page: Page) -> None:
     with gr.Accordion("Settings", open=False, elem_id="panel-settings"):
         gr.HTML(preferences(), js_on_load=PREFERENCES, elem_id="settings-look")
         about = gr.HTML(elem_id="settings-about")
-        check = gr.Button("Check this installation", size="sm", elem_id="settings-doctor")
+        check = gr.Button("Check this installation", size="sm", elem_id="settings-doctor", visible=False)
         told = gr.HTML(elem_id="settings-told")
         with gr.Accordion("Delete everything of mine", open=False, elem_id="settings-all"):
             sure = gr.Checkbox(
@@ -45,11 +46,12 @@ def build(page: Page) -> None:
                 "Delete everything", variant="stop", size="sm", elem_id="settings-erase", interactive=False
             )
 
-    def here(request: gr.Request) -> Markup:
-        return facts(page.desk(request))
+    def here(request: gr.Request) -> Any:
+        desk = page.desk(request)
+        return facts(desk), gr.update(visible=base_manager.may_add(desk))
 
     def doctor(request: gr.Request) -> Markup:
-        return table(page.desk(request).ask(Doctor()))
+        return examined(page.desk(request))
 
     def everything(agreed: bool, request: gr.Request) -> Any:
         if agreed:
@@ -57,10 +59,17 @@ def build(page: Page) -> None:
             gr.Info(f"Everything is deleted: {size(freed)}.", duration=8)
         return gr.update(value=False), gr.update(interactive=False)
 
-    page.demo.load(here, None, about, **QUIET)
+    page.demo.load(here, None, [about, check], **QUIET)
     check.click(guarded(doctor), None, told, api_visibility="private", show_progress="minimal")
     sure.change(lambda agreed: gr.update(interactive=bool(agreed)), sure, erase, **QUIET)
     page.changed.append(erase.click(guarded(everything), sure, [sure, erase], **ACTIVE))
+
+
+def examined(desk: Desk) -> Markup:
+    """The doctor's list. Raises NotAvailable where others can reach the studio: it names folders."""
+    if not base_manager.may_add(desk):
+        raise NotAvailable("Checking", "others can reach this studio", "On the machine: likeness doctor")
+    return table(desk.ask(Doctor()))
 
 
 def preferences() -> Markup:
@@ -77,7 +86,7 @@ def preferences() -> Markup:
 
 def facts(desk: Desk) -> Markup:
     """Version, workspace, licence. Where the workspace is, only its own user is told."""
-    local = desk.settings.hosting.kind == "local" and not desk.settings.open
+    local = base_manager.may_add(desk)
     return tag(
         "div",
         fact("Version", _version()),

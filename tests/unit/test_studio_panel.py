@@ -358,6 +358,8 @@ def test_others_name_no_files_and_no_tokens(tmp_path, worker, how):
         base_manager.sign_in(desk, "hf_" + "a" * 30)
     with pytest.raises(NotAvailable):
         base_manager.sign_out(desk)
+    with pytest.raises(NotAvailable):
+        panel_settings.examined(desk)
     assert worker.asked == []
     assert str(tmp_path) not in panel_settings.facts(desk)
     desk.close()
