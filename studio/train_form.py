@@ -20,6 +20,7 @@ from studio.binding import Sheet
 from studio.desk import Desk
 from studio.forms import MethodForm
 from studio.markup import Markup, join, note, tag
+from studio.method_words import in_short
 from studio.words import duration
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def how_to_learn(page: Page, sheet: Sheet) -> tuple[MethodForm, Any]:
     with gr.Accordion("Change how it learns", open=False, elem_id="train-how-fold"):
         base = gr.Dropdown(
             base_choices(list(presets.names("bases"))), value=page.base, label="Base", filterable=False,
-            elem_id="train-base", info="The model that learns. What it learns works with this kind of base only.",
+            elem_id="train-base",
+            info="The model that learns. What it learns works with this kind of base only.",
         )  # fmt: skip
         sheet.add("base", base)
         form = MethodForm(
