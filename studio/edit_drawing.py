@@ -17,6 +17,30 @@ from studio.guarded import guarded
 if TYPE_CHECKING:
     from studio.page import Page
 
+_KEYS = """() => {
+  const keys = window.likenessGo = window.likenessGo || new Set();
+  if (keys.has('NAME')) return;
+  keys.add('NAME');
+  document.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return;
+    if (!event.target.closest('#NAME-prompt, #NAME-negative, #NAME-source')) return;
+    event.preventDefault();
+    document.querySelector('#NAME-go').click();
+  });
+}"""
+_SEEN = """() => {
+  const place = document.querySelector('#NAME-progress');
+  if (place && window.innerWidth <= 720) place.scrollIntoView({behavior: 'smooth', block: 'start'});
+}"""
+
+
+def at_hand(page: Page, go: Any, name: str) -> None:
+    """Ctrl+Enter in the boxes of words presses the button; on a phone a press brings the result into view."""
+    from studio.page import QUIET
+
+    page.demo.load(None, None, None, js=_KEYS.replace("NAME", name), **QUIET)
+    go.click(None, None, None, js=_SEEN.replace("NAME", name), **QUIET)
+
 
 def own_settings(page: Page, kind: str) -> dict[str, Any]:
     """What the forms start with: a job's defaults under those of the base that the studio starts with."""

@@ -29,11 +29,11 @@ def build(page: Page) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
             files, samples = _picture(page, sheet)
-            go, prompt = _words(page, sheet)
+            go = _words(page, sheet)
         with gr.Column(scale=7, min_width=320):
             state = gr.HTML(js_on_load=ACT, elem_id="edit-progress")
             shown = gr.HTML(js_on_load=SLIDE, elem_id="edit-result")
-    _sent(page, sheet, go, prompt)
+    _sent(page, sheet, go)
     _brought(page, files)
     page.live.add([state, shown], lambda desk: desk.stamp("edit"), lambda desk: (
         edit_result.doing(desk), edit_result.results(desk)
@@ -71,7 +71,7 @@ def _picture(page: Page, sheet: Sheet) -> tuple[Any, Any]:
     return files, samples
 
 
-def _words(page: Page, sheet: Sheet) -> tuple[Any, Any]:
+def _words(page: Page, sheet: Sheet) -> Any:
     own = edit_drawing.own_settings(page, "edit")
     gr.HTML(_step(2, "The change", "in words"))
     source = gr.Textbox(
@@ -94,11 +94,12 @@ def _words(page: Page, sheet: Sheet) -> tuple[Any, Any]:
     base = edit_drawing.base_choice(page, sheet, name="edit")
     Stack(page, sheet, prompt, name="edit", base=base, sweeps=False)
     edit_drawing.drawing(page, sheet, own, name="edit")
+    edit_drawing.at_hand(page, go, "edit")
     edit_drawing.follow_base(page, sheet, base, "edit")
-    return go, prompt
+    return go
 
 
-def _sent(page: Page, sheet: Sheet, go: Any, prompt: Any) -> None:
+def _sent(page: Page, sheet: Sheet, go: Any) -> None:
     from studio.page import ACTIVE
 
     def send(request: gr.Request, *values: Any) -> None:
@@ -106,7 +107,7 @@ def _sent(page: Page, sheet: Sheet, go: Any, prompt: Any) -> None:
         base = str(sheet.form(values).get("base") or page.base)
         desk.submit(checked(sheet.job(values, desk.native(base))))
 
-    page.changed.append(gr.on([go.click, prompt.submit], guarded(send), sheet.components, None, **ACTIVE))
+    page.changed.append(go.click(guarded(send), sheet.components, None, **ACTIVE))
 
 
 def _brought(page: Page, files: Any) -> None:

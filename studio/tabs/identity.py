@@ -28,11 +28,11 @@ def build(page: Page) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
             tray, shown, leave = _tray(page)
-            go, prompt = _words(page, sheet, tray)
+            go = _words(page, sheet, tray)
         with gr.Column(scale=7, min_width=320):
             state = gr.HTML(js_on_load=ACT, elem_id="identity-progress")
             results = gr.HTML(js_on_load=ACT, elem_id="identity-gallery")
-    _sent(page, sheet, (go, prompt), (shown, leave))
+    _sent(page, sheet, go, (shown, leave))
     page.live.add([state, results], lambda desk: desk.stamp("compose"), lambda desk: (
         identity_result.doing(desk), identity_result.results(desk)
     ))  # fmt: skip
@@ -106,10 +106,10 @@ def _tray(page: Page) -> tuple[Any, Any, Any]:
     return tray, who, leave
 
 
-def _words(page: Page, sheet: Sheet, tray: Any) -> tuple[Any, Any]:
+def _words(page: Page, sheet: Sheet, tray: Any) -> Any:
     own = edit_drawing.own_settings(page, "compose")
     gr.HTML(_step(2, "The picture", "in words"))
-    prompt = edit_drawing.prompt_box(
+    edit_drawing.prompt_box(
         sheet, name="identity", label="Prompt", placeholder="a rabbit on the beach",
         info="What to draw. Name the subject by an ordinary word: rabbit, woman, teapot. Ctrl+Enter draws.",
     )  # fmt: skip
@@ -128,8 +128,9 @@ def _words(page: Page, sheet: Sheet, tray: Any) -> tuple[Any, Any]:
     edit_drawing.seeds(sheet, name="identity", count=4)
     go = gr.Button("Draw", variant="primary", size="lg", elem_id="identity-go", elem_classes="primary-action")
     edit_drawing.drawing(page, sheet, own, name="identity")
+    edit_drawing.at_hand(page, go, "identity")
     edit_drawing.follow_base(page, sheet, base, "compose")
-    return go, prompt
+    return go
 
 
 def _installed(page: Page, form: MethodForm, base: Any) -> None:
@@ -147,10 +148,8 @@ def _installed(page: Page, form: MethodForm, base: Any) -> None:
     )  # fmt: skip
 
 
-def _sent(page: Page, sheet: Sheet, asks: tuple[Any, Any], people: tuple[Any, Any]) -> None:
+def _sent(page: Page, sheet: Sheet, go: Any, people: tuple[Any, Any]) -> None:
     from studio.page import ACTIVE
-
-    go, prompt = asks
 
     def send(request: gr.Request, shown: str, leave: bool, *values: Any) -> None:
         desk = page.desk(request)
@@ -161,7 +160,7 @@ def _sent(page: Page, sheet: Sheet, asks: tuple[Any, Any], people: tuple[Any, An
         desk.submit(spec)
 
     inputs = [*people, *sheet.components]
-    page.changed.append(gr.on([go.click, prompt.submit], guarded(send), inputs, None, **ACTIVE))
+    page.changed.append(go.click(guarded(send), inputs, None, **ACTIVE))
 
 
 def _privacy(page: Page) -> Markup:
