@@ -13,7 +13,7 @@ import gradio as gr
 
 from pipelines.errors import LikenessError
 from pipelines.spec import Config, catalog, read
-from studio.forms import DRAWN, MethodForm, about, control
+from studio.forms import DRAWN, KEPT, MethodForm, about, control
 from studio.markup import Markup, tag
 from studio.words import count
 
@@ -78,7 +78,7 @@ class AddOns:
     """Methods around the one of a form; what they say goes into the form's own table, under "with"."""
 
     def __init__(self, page: Page, form: MethodForm, *, name: str) -> None:
-        from studio.page import QUIET
+        from studio.page import ACTIVE, QUIET
 
         known = stackable()
         self.choice = gr.CheckboxGroup(
@@ -90,7 +90,7 @@ class AddOns:
         self._drawn = gr.State(0)
         self.choice.input(
             lambda names, table, drawn: (put_around(table, names), drawn + 1),
-            [self.choice, form.state, self._drawn], [form.state, self._drawn], **QUIET,
+            [self.choice, form.state, self._drawn], [form.state, self._drawn], **ACTIVE,
         )  # fmt: skip
         gr.on(
             [form.revision.change, page.demo.load],
@@ -127,6 +127,5 @@ class AddOns:
                 return {**now, "with": {**around, name: {**around[name], key: read(value)}}}
 
             shown.component.input(
-                keep, [shown.component, form.state], form.state,
-                queue=False, show_progress="hidden", api_visibility="private",
+                keep, [shown.component, form.state], form.state, **KEPT,
             )  # fmt: skip

@@ -245,7 +245,7 @@ def _follow(
     page: Page, sheet: Sheet, base: Any, prompt: Any, negative: Any, words: Any, stack: Stack
 ) -> None:
     """The base's sentence and settings follow the base; the note on words follows what is typed."""
-    from studio.page import QUIET
+    from studio.page import ACTIVE, QUIET
 
     def heard(request: gr.Request, name: str, text: str, avoid: str, rows: list[dict[str, Any]]) -> Any:
         return notes(page.desk(request), name, text, avoid, rows)
@@ -257,7 +257,7 @@ def _follow(
         return gr.update(info=compose_base.sentence(page.desk(request), name))
 
     gr.on([base.change, page.demo.load], guarded(describe), base, base, **QUIET)
-    base.input(guarded(refill), [base, *sheet.revisions], sheet.outputs, **QUIET)
+    base.input(guarded(refill), [base, *sheet.revisions], sheet.outputs, **ACTIVE)
     gr.on(
         [prompt.change, negative.change, base.change, stack.state.change], guarded(heard),
         [base, prompt, negative, stack.state], words, trigger_mode="always_last", **QUIET,

@@ -21,6 +21,8 @@ from pipelines.spec import Config, catalog, limits
 MOST_STOPS = 400
 MOST_WIDE = 100
 FEW = 4
+KEPT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For what changes a state: it goes through the queue, from where alone the browser hears of the change."""
 DRAWN: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "drawn"}
 """For whatever draws controls: one after another, since Gradio walks all controls of a page meanwhile."""
 Table = dict[str, Any]
@@ -80,8 +82,7 @@ class MethodForm:
         )  # fmt: skip
         self.choice.input(
             self._chosen, [self.choice, self.state, self._past, self.revision],
-            [self.state, self._past, self.revision],
-            queue=False, show_progress="hidden", api_visibility="private",
+            [self.state, self._past, self.revision], **KEPT,
         )  # fmt: skip
         self.revision.change(
             lambda table: gr.update(value=table.get("method")), self.state, self.choice,
@@ -129,8 +130,7 @@ class MethodForm:
                 return {**now, key: kept.read(value)} if now.get("method") == name else now
 
             kept.component.input(
-                keep, [kept.component, self.state], self.state,
-                queue=False, show_progress="hidden", api_visibility="private",
+                keep, [kept.component, self.state], self.state, **KEPT,
             )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ class Page:
         everything = [each for sheet in self._sheets.values() for each in sheet.outputs]
         revisions = [each for sheet in self._sheets.values() for each in sheet.revisions]
         self.parcel.change(
-            guarded(self._deliver), [self.parcel, *revisions], [self.tabs, *everything], **QUIET
+            guarded(self._deliver), [self.parcel, *revisions], [self.tabs, *everything], **ACTIVE
         )
         self.live.wire(self.demo.load, self.changed)
 
@@ -114,7 +114,8 @@ class Page:
 
         changes = [each.change for each in sheet.components if hasattr(each, "change")]
         gr.on(changes, keep, sheet.components, None, trigger_mode="always_last", **QUIET)
-        self.demo.load(restore, sheet.revisions, sheet.outputs, **QUIET)
+        # through the queue: from there alone the browser hears that a state changed
+        self.demo.load(restore, sheet.revisions, sheet.outputs, **ACTIVE)
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

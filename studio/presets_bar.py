@@ -42,7 +42,7 @@ class PresetsBar:
         name: str,
         adjust: Callable[[Table], Table] = same,
     ) -> None:
-        from studio.page import ACTIVE, QUIET
+        from studio.page import ACTIVE
 
         self._page, self._sheet, self._folders, self._adjust = page, sheet, tuple(folders), adjust
         known = choices(self._folders)
@@ -68,12 +68,12 @@ class PresetsBar:
                 )
             link = gr.HTML(elem_id=f"{name}-preset-link")
         self._controls = (title, whole, save, bring, link)
-        self._quiet, self._active = QUIET, ACTIVE
+        self._active = ACTIVE
 
     def wire(self) -> None:
         """Connect it to the sheet; call this once every control of the sheet is there."""
         sheet, (title, whole, save, bring, link) = self._sheet, self._controls
-        self.choice.input(guarded(self._load), [self.choice, *sheet.revisions], sheet.outputs, **self._quiet)
+        self.choice.input(guarded(self._load), [self.choice, *sheet.revisions], sheet.outputs, **self._active)
         bring.upload(guarded(self._bring), [bring, *sheet.revisions], sheet.outputs, **self._active)
         saved = save.click(
             guarded(self._save), [title, whole, *sheet.components], [link, self.choice], **self._active
