@@ -264,20 +264,21 @@ def _table(desk: Desk, entry: Entry) -> Markup:
         picture = pictures[index] if index < len(pictures) else None
         where = desk.url(picture) if picture else ""
         values = " · ".join(told(row.get(path)) for path in paths)
-        thumbnail = tag(
-            "a", tag("img", src=where, alt=f"Cell {index + 1}: {values}", loading="lazy", cls="thumb"),
-            href=where, target="_blank", data_large=f"Cell {index + 1}: {values}",
-        ) if where else "–"  # fmt: skip
-        use = action(
-            "Use", "use", desk.reference(picture), title="Fill the tab with the settings of this cell"
-        )
+        thumbnail: object = "–"
+        use: object = "–"
+        if picture is not None and where:
+            said_ = f"Cell {index + 1}: {values}"
+            image = tag("img", src=where, alt=said_, loading="lazy", cls="thumb")
+            thumbnail = tag("a", image, href=where, target="_blank", data_large=said_)
+            about = "Fill the tab with the settings of this cell"
+            use = action("Use", "use", desk.reference(picture), title=about)
         lines.append(
             [
                 Cell(thumbnail, float(index)),
                 *(_axis_cell(row.get(path)) for path in paths),
                 *(number(_figure(row.get(name))) for name in figures),
                 number(_figure(row.get("seconds")), "{:.1f}".format),
-                Cell(use if where else "–", float(index)),
+                Cell(use, float(index)),
             ]
         )
     return table(columns, lines, "Every cell of the grid with its readouts")

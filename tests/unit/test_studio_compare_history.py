@@ -341,6 +341,8 @@ def test_the_page_of_a_grid(desk):
     assert 'class="thumb"' in compare_grid.result(desk), "while the next one waits the last is still shown"
     assert "Waiting" in compare_grid.progress(desk)
     desk.store.cancel(later)
+    (desk.folder / "runs" / "compare-grid" / "cells" / "001" / "0001-seed0.png").unlink()
+    assert compare_grid.result(desk).count('class="thumb"') == 1, "a picture that was deleted is left out"
 
 
 def test_the_drawing_that_varies_is_the_one_sent_or_the_newest(desk):
