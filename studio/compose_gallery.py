@@ -60,8 +60,9 @@ def doing(desk: Desk) -> Markup:
 
 
 def past(desk: Desk) -> list[Row]:
-    """The last jobs of this tab that have pictures, the newest first."""
-    return [row for row in desk.store.jobs(4 * PAST, "done", KIND) if _pictures(row)][:PAST]
+    """The last jobs of this tab that have pictures, the newest first; what references drew is Identity's."""
+    rows = desk.store.jobs(4 * PAST, "done", KIND)
+    return [row for row in rows if _pictures(row) and not getattr(row.spec, "reference", None)][:PAST]
 
 
 def ended(desk: Desk) -> tuple[int, ...]:

@@ -7,11 +7,13 @@ and sends settings to another tab by putting a parcel into `page.parcel`; nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import gradio as gr
 
+from pipelines.jobs import presets
 from studio import panel, post
 from studio.binding import Sheet
 from studio.desk import Desk
@@ -30,6 +32,7 @@ TABS = (
     ("identity", "Identity"),
     ("compare", "Compare"),
 )
+RACES = 5
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For listeners that answer at once and need no sign of it."""
 ACTIVE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -92,17 +95,26 @@ class Page:
         )
         self.live.wire(self.demo.load, self.changed)
 
-    def _deliver(self, parcel: dict[str, Any], *revisions: int) -> list[Any]:
+    def _deliver(self, request: gr.Request, parcel: dict[str, Any], *revisions: int) -> list[Any]:
         values: list[Any] = []
         rest = list(revisions)
         for name, sheet in self._sheets.items():
             own, rest = rest[: len(sheet.revisions)], rest[len(sheet.revisions) :]
-            mine = parcel["to"] == name
-            values += sheet.filled(parcel["table"], *own) if mine else [gr.skip()] * len(sheet.outputs)
+            if parcel["to"] == name:
+                values += sheet.filled(parcel["table"], *own)
+            elif parcel["to"] == post.EVERYWHERE:
+                values += sheet.filled(self._with_base(request, sheet, parcel["table"]), *own)
+            else:
+                values += [gr.skip()] * len(sheet.outputs)
         if parcel["note"]:
             gr.Info(parcel["note"], duration=5)
         tab = gr.Tabs(selected=parcel["to"]) if parcel["to"] in dict(TABS) else gr.skip()
         return [tab, *values]
+
+    def _with_base(self, request: gr.Request, sheet: Sheet, table: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings for every tab: where they name a base, with what suits it."""
+        native = self.desk(request).native(str(table["base"])) if "base" in table else {}
+        return presets.merge(presets.merge(native, native.get(sheet.kind) or {}), table)
 
     def _keep_draft(self, name: str, sheet: Sheet) -> None:
         def keep(request: gr.Request, *values: Any) -> None:
@@ -131,9 +143,20 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return table
 
 
+class _Blocks(gr.Blocks):
+    """Gradio walks its table of listeners while a render of the same page may be adding to it."""
+
+    def get_state_ids_to_track(self, block_fn: Any, state: Any) -> tuple[list[int], list[Any]]:
+        """As Gradio's, once more where the table grew meanwhile."""
+        for _ in range(RACES):
+            with suppress(RuntimeError):
+                return super().get_state_ids_to_track(block_fn, state)
+        return super().get_state_ids_to_track(block_fn, state)
+
+
 def build(hall: Hall) -> gr.Blocks:
     """The whole page over a hall."""
-    with gr.Blocks(
+    with _Blocks(
         title="Likeness Studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86_400)
     ) as demo:
         page = Page(hall, demo)
@@ -152,7 +175,7 @@ def build(hall: Hall) -> gr.Blocks:
                 elem_id="brand",
             )
             panel.status(page)
-        with gr.Tabs(elem_id="tabs") as page.tabs:
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as page.tabs:
             for name, title in TABS:
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
                     import_module(f"studio.tabs.{name}").build(page)

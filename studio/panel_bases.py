@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import psutil
 
-from studio import base_manager
+from studio import base_manager, post
 from studio.base_manager import TOYBOX, Base, Found
 from studio.desk import Desk
 from studio.guarded import guarded
@@ -111,10 +111,10 @@ def _for_the_owner(page: Page, part: gr.Accordion) -> None:
     page.demo.load(offered, None, part, **QUIET)
 
 
-def choose(desk: Desk, name: str) -> None:
-    """Draw and train with this base from now on."""
+def choose(desk: Desk, name: str) -> dict[str, Any]:
+    """Draw and train with this base from now on: every tab takes it, with the settings that suit it."""
     base_manager.choose(desk, name)
-    gr.Info("New jobs use this base.", duration=5)
+    return post.parcel(post.EVERYWHERE, {"base": name}, "Every tab now uses this base.")
 
 
 def download(desk: Desk, name: str) -> None:

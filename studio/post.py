@@ -12,6 +12,8 @@ from pipelines.jobs import pictures
 from studio.desk import Desk
 
 Act = Callable[[Desk, str], dict[str, Any] | None]
+EVERYWHERE = "*"
+"""A parcel for every tab at once; nobody is sent anywhere."""
 KEPT_OUT = ("kind", "version", "out", "resume", "device", "memory")
 
 

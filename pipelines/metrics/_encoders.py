@@ -52,4 +52,7 @@ def unstated(metric: Metric, encoder: str) -> str:
     """Why there is no word beside the value; empty where there may be one."""
     if encoder in metric.bands:
         return ""
-    return f"poor and good were stated for {', '.join(metric.bands)}; {encoder} has a scale of its own"
+    return (
+        f"{encoder} has a scale of its own: compare its figures with one another, not with published ones "
+        f"(those are of {', '.join(metric.bands)})"
+    )
