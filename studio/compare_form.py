@@ -48,6 +48,11 @@ class AxesForm:
                 )  # fmt: skip
                 self._hints.append(gr.HTML(elem_id=f"compare-hint-{index}"))
 
+    @property
+    def controls(self) -> list[Any]:
+        """The controls as one sees them: three paths, then three texts; `collected` reads them."""
+        return [*self._paths, *self._texts]
+
     def wire(self, job: Any, known: Known, load: Any) -> None:
         """Let the controls and the state follow each other; choices come from the drawing in `job`."""
 
@@ -65,9 +70,9 @@ class AxesForm:
             settings = known(request, table)
             return [hint(settings, str(path or "")) for path in paths]
 
-        controls = [*self._paths, *self._texts]
+        controls = self.controls
         # reading first, then the hints: what is typed must never be put back into the controls
-        inputs = [each.input for each in controls]
+        inputs = [each.input for each in controls] + [each.blur for each in self._texts]
         # through the queue: the browser hears of a changed State only from there
         gr.on(inputs, typed, controls, self.state, trigger_mode="always_last", **_ACTIVE)
         gr.on([each.input for each in self._paths], hinted, [job, *self._paths], self._hints, **_QUIET)

@@ -12,7 +12,7 @@ from pipelines.jobs import presets
 from studio import compare_grid, compare_runs, post
 from studio.binding import Sheet
 from studio.compare_axes import Setting, grid, settings_of
-from studio.compare_form import AxesForm
+from studio.compare_form import AxesForm, collected
 from studio.compare_script import SCRIPT
 from studio.desk import Desk
 from studio.guarded import guarded
@@ -74,7 +74,12 @@ def _runs(page: Page) -> None:
 
     page.demo.load(remembered, None, [kind, words], **QUIET)
     asked = gr.on(
-        [kind.input, words.input], guarded(search), [kind, words], None, trigger_mode="always_last", **QUIET
+        [kind.input, words.input, words.submit, words.blur],
+        guarded(search),
+        [kind, words],
+        None,
+        trigger_mode="always_last",
+        **QUIET,
     )
     page.changed.append(asked)
     page.live.add(shelf, compare_runs.key, compare_runs.shelf)
@@ -134,8 +139,9 @@ def _grid(page: Page) -> None:
     def priced(request: gr.Request, table: dict[str, Any], held: list[Any], count: int) -> Any:
         return compare_grid.forecast(page.desk(request), table, held, int(count or 1))
 
-    def draw(request: gr.Request, table: dict[str, Any], held: list[Any], name: str, count: int) -> None:
-        desk = page.desk(request)
+    def draw(request: gr.Request, table: dict[str, Any], name: str, count: int, *controls: Any) -> None:
+        # what stands in the controls counts, whether or not the state has heard of it by now
+        desk, held = page.desk(request), collected(controls[:3], controls[3:])
         varied = compare_grid.varied(desk, table)
         desk.submit(grid(varied, held, (name or "").strip(), int(count or 1)))
 
@@ -157,7 +163,7 @@ def _grid(page: Page) -> None:
         button.click(guarded(_filled(page, name)), [job, axes.revision], changed, **ACTIVE)
     page.demo.load(_ready(page), None, ready, **QUIET)
     ready.input(guarded(load), [ready, page.parcel], page.parcel, **ACTIVE)
-    page.changed.append(go.click(guarded(draw), [job, axes.state, title, pictures], None, **ACTIVE))
+    page.changed.append(go.click(guarded(draw), [job, title, pictures, *axes.controls], None, **ACTIVE))
     page.live.add(state, lambda desk: desk.stamp("compare"), compare_grid.progress)
     page.live.add(shown, _finished, compare_grid.result)
     page.register("compare", sheet)
