@@ -85,8 +85,12 @@ def test_every_endpoint_has_an_example_and_every_example_works(studio, tmp_path,
 
 
 def test_progress_comes_before_the_result_and_no_answer_names_a_path(studio):
-    job = {"data": {"photos": "asset:photos/dog", "class_word": "dog"}, "concept": {"steps": 25}}
-    answers = list(studio.client.submit(job, api_name="/train"))
+    job = {"data": {"photos": "asset:photos/dog", "class_word": "dog"}, "concept": {"steps": 60}}
+    studio.replay.pause, pause = 0.05, studio.replay.pause
+    try:
+        answers = list(studio.client.submit(job, api_name="/train"))
+    finally:
+        studio.replay.pause = pause
     states = [each["state"] for each in answers]
     assert "running" in states[:-1]
     assert states[-1] == "done"
