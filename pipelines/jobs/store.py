@@ -14,47 +14,19 @@ import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
-
-from pydantic_core import from_json as from_json_text
+from typing import Any, cast
 
 from pipelines.errors import BadInput, DiskFull, UnknownName
+from pipelines.jobs.rows import Origin, Row, Status, lives, row_of
 from pipelines.jobs.schema import migrate, started_at
-from pipelines.jobs.spec import JobSpec, from_json
+from pipelines.jobs.spec import JobSpec
 from pipelines.progress import Event
+
+__all__ = ["FILE", "Origin", "Row", "Status", "Store"]
 
 FILE = "likeness.db"
 KEPT_EVENTS = 5000
-
-Status = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
-Origin = Literal["queue", "cli"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A job as the store knows it. `step` of `total` is how far it came; times are seconds since 1970."""
-
-    id: int
-    spec: JobSpec
-    status: Status
-    origin: Origin
-    base: str
-    device: str
-    priority: int
-    place: float
-    cancel: bool
-    owner: int | None
-    owner_since: float | None
-    created: float
-    started: float | None
-    ended: float | None
-    step: int
-    total: int | None
-    run: Path | None
-    result: dict[str, Any] | None
-    error: dict[str, str] | None
 
 
 class Store:
@@ -224,13 +196,13 @@ class Store:
         if row is None:
             last = self._base().execute("SELECT id FROM jobs ORDER BY id DESC LIMIT 20").fetchall()
             raise UnknownName("job", str(ident), [str(each["id"]) for each in last])
-        return _row(row)
+        return row_of(row)
 
     def jobs(self, limit: int = 100, status: Status | None = None, kind: str | None = None) -> list[Row]:
         """The newest jobs first, or those of one status or kind."""
         where, values = _only(status=status, kind=kind)
         rows = self._base().execute(f"SELECT * FROM jobs{where} ORDER BY id DESC LIMIT ?", [*values, limit])  # noqa: S608 -- our own names
-        return [_row(each) for each in rows]
+        return [row_of(each) for each in rows]
 
     def count(self, status: Status | None = None, kind: str | None = None) -> int:
         """How many jobs there are, or those of one status or kind."""
@@ -244,7 +216,7 @@ class Store:
             " ORDER BY priority DESC, place, id",
             (device,),
         )
-        return [_row(each) for each in rows]
+        return [row_of(each) for each in rows]
 
     def log(self, ident: int, event: Event) -> None:
         """Keep an event; of a long job the last 5,000. Previews are not kept."""
@@ -325,7 +297,7 @@ class Store:
 
     def orphans(self) -> list[Row]:
         """Running jobs whose process is gone."""
-        return [each for each in self.jobs(limit=10_000, status="running") if not _lives(each)]
+        return [each for each in self.jobs(limit=10_000, status="running") if not lives(each)]
 
     def _base(self) -> sqlite3.Connection:
         base = getattr(self._local, "base", None)
@@ -380,25 +352,6 @@ def _only(**wanted: str | None) -> tuple[str, list[str]]:
     given = {name: value for name, value in wanted.items() if value is not None}
     where = " AND ".join(f"{name} = ?" for name in given)
     return (f" WHERE {where}" if where else ""), list(given.values())
-
-
-def _row(row: sqlite3.Row) -> Row:
-    table = dict(row)
-    spec = from_json(table.pop("spec"))
-    table.pop("kind")
-    table["cancel"] = bool(table["cancel"])
-    table["run"] = Path(table["run"]) if table["run"] else None
-    for name in ("result", "error"):
-        table[name] = from_json_text(table[name]) if table[name] else None
-    return Row(spec=spec, **table)
-
-
-def _lives(row: Row) -> bool:
-    """Whether the process that runs a job is still that process."""
-    if row.owner is None:
-        return False
-    since = started_at(row.owner)
-    return since is not None and row.owner_since is not None and abs(since - row.owner_since) < 1
 
 
 def _text(path: Path | None) -> str | None:
