@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -87,48 +88,90 @@ def _runs(page: Page) -> None:
     page.answers(shelf, board, more=compare_runs.ACTS)
 
 
+@dataclass(frozen=True)
+class _Form:
+    """The controls of a grid."""
+
+    job: Any
+    about: Any
+    newest: Any
+    quick: Mapping[str, Any]
+    axes: AxesForm
+    pictures: Any
+    title: Any
+    cost: Any
+    go: Any
+    ready: Any
+
+
+def _grid_form() -> _Form:
+    """What is drawn, what varies, and the button."""
+    job = gr.State({})
+    gr.HTML(tag("h3", "1 · What is drawn"))
+    about = gr.HTML(elem_id="compare-about")
+    newest = gr.Button("Vary my newest pictures", size="sm", elem_id="compare-newest")
+    gr.HTML(tag("h3", "2 · What varies"))
+    with gr.Row(elem_classes="quick"):
+        quick = {
+            name: gr.Button(label, size="sm", min_width=90, elem_id=f"compare-quick-{name}")
+            for name, label in compare_grid.QUICK
+        }
+    axes = AxesForm()
+    pictures = gr.Slider(
+        1, 8, value=1, step=1, label="Pictures a cell", elem_id="compare-pictures",
+        info="More make the figures steadier and take longer; the grid shows the first of each.",
+    )  # fmt: skip
+    title = gr.Textbox(
+        label="Title", max_length=120, elem_id="compare-title",
+        info="What you want to find out; it names the grid in the history.",
+    )  # fmt: skip
+    cost = gr.HTML(elem_id="compare-cost")
+    go = gr.Button(
+        "Draw the grid", variant="primary", size="lg", elem_id="compare-go", elem_classes="primary-action"
+    )
+    with gr.Accordion("Ready-made grids", open=False):
+        ready = gr.Dropdown(
+            [], label="Grid", elem_id="compare-ready", interactive=True,
+            info="Fills this form with a drawing and its axes.",
+        )  # fmt: skip
+    return _Form(job, about, newest, quick, axes, pictures, title, cost, go, ready)
+
+
 def _grid(page: Page) -> None:
-    from studio.page import ACTIVE, QUIET
+    from studio.page import ACTIVE
 
     sheet = Sheet("compare")
-    job = gr.State({})
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
-            gr.HTML(tag("h3", "1 · What is drawn"))
-            about = gr.HTML(elem_id="compare-about")
-            newest = gr.Button("Vary my newest pictures", size="sm", elem_id="compare-newest")
-            gr.HTML(tag("h3", "2 · What varies"))
-            with gr.Row(elem_classes="quick"):
-                quick = {
-                    name: gr.Button(label, size="sm", min_width=90, elem_id=f"compare-quick-{name}")
-                    for name, label in compare_grid.QUICK
-                }
-            axes = AxesForm()
-            pictures = gr.Slider(
-                1, 8, value=1, step=1, label="Pictures a cell", elem_id="compare-pictures",
-                info="More make the figures steadier and take longer; the grid shows the first of each.",
-            )  # fmt: skip
-            title = gr.Textbox(
-                label="Title", max_length=120, elem_id="compare-title",
-                info="What you want to find out; it names the grid in the history.",
-            )  # fmt: skip
-            cost = gr.HTML(elem_id="compare-cost")
-            go = gr.Button(
-                "Draw the grid", variant="primary", size="lg", elem_id="compare-go",
-                elem_classes="primary-action",
-            )  # fmt: skip
-            with gr.Accordion("Ready-made grids", open=False):
-                ready = gr.Dropdown(
-                    [], label="Grid", elem_id="compare-ready", interactive=True,
-                    info="Fills this form with a drawing and its axes.",
-                )  # fmt: skip
+            form = _grid_form()
         with gr.Column(scale=7, min_width=320):
             state = gr.HTML(js_on_load=SCRIPT, elem_id="compare-progress")
             shown = gr.HTML(js_on_load=SCRIPT, elem_id="compare-result")
-    sheet.add("job", job)
-    sheet.add_form("axes", axes)  # pyright: ignore[reportArgumentType] -- a form is what has state and revision
-    sheet.add("title", title)
-    sheet.add("pictures", pictures)
+    sheet.add("job", form.job)
+    # a form is what has state and revision
+    sheet.add_form("axes", form.axes)  # pyright: ignore[reportArgumentType]
+    sheet.add("title", form.title)
+    sheet.add("pictures", form.pictures)
+
+    def draw(request: gr.Request, table: dict[str, Any], name: str, count: int, *controls: Any) -> None:
+        # what stands in the controls counts, whether or not the state has heard of it by now
+        desk, held = page.desk(request), collected(controls[:3], controls[3:])
+        varied = compare_grid.varied(desk, table)
+        desk.submit(grid(varied, held, (name or "").strip(), int(count or 1)))
+
+    _told(page, form)
+    _filling(page, form)
+    inputs = [form.job, form.title, form.pictures, *form.axes.controls]
+    page.changed.append(form.go.click(guarded(draw), inputs, None, **ACTIVE))
+    page.live.add(state, lambda desk: desk.stamp("compare"), compare_grid.progress)
+    page.live.add(shown, _finished, compare_grid.result)
+    page.register("compare", sheet)
+    page.answers(state, shown, more=compare_runs.ACTS)
+
+
+def _told(page: Page, form: _Form) -> None:
+    """What the form says of itself: the drawing in short, and what the grid will cost."""
+    from studio.page import QUIET
 
     def known(request: gr.Request, table: Mapping[str, Any]) -> dict[str, Setting]:
         return _settings(compare_grid.varied(page.desk(request), table))
@@ -139,11 +182,16 @@ def _grid(page: Page) -> None:
     def priced(request: gr.Request, table: dict[str, Any], held: list[Any], count: int) -> Any:
         return compare_grid.forecast(page.desk(request), table, held, int(count or 1))
 
-    def draw(request: gr.Request, table: dict[str, Any], name: str, count: int, *controls: Any) -> None:
-        # what stands in the controls counts, whether or not the state has heard of it by now
-        desk, held = page.desk(request), collected(controls[:3], controls[3:])
-        varied = compare_grid.varied(desk, table)
-        desk.submit(grid(varied, held, (name or "").strip(), int(count or 1)))
+    job, axes = form.job, form.axes
+    axes.wire(job, known, page.demo.load)
+    gr.on([page.demo.load, job.change], described, job, form.about, **QUIET)
+    changes = [page.demo.load, job.change, axes.state.change, form.pictures.change]
+    gr.on(changes, priced, [job, axes.state, form.pictures], form.cost, trigger_mode="always_last", **QUIET)
+
+
+def _filling(page: Page, form: _Form) -> None:
+    """Drawings and axes in one click: the newest pictures, quick sweeps, ready-made grids."""
+    from studio.page import ACTIVE, QUIET
 
     def load(request: gr.Request, name: str, number: dict[str, Any]) -> Any:
         if not name:
@@ -152,22 +200,13 @@ def _grid(page: Page) -> None:
         sent = post.parcel("compare", table, f"The grid “{table.get('title', name)}” is filled in.")
         return {**sent, "number": number["number"] + 1}
 
-    axes.wire(job, known, page.demo.load)
-    gr.on([page.demo.load, job.change], described, job, about, **QUIET)
-    changes = [page.demo.load, job.change, axes.state.change, pictures.change]
-    gr.on(changes, priced, [job, axes.state, pictures], cost, trigger_mode="always_last", **QUIET)
     # through the queue: the browser hears of a changed State only from there
-    newest.click(guarded(_newest(page)), None, job, **ACTIVE)
-    for name, button in quick.items():
-        changed = [axes.state, axes.revision]
-        button.click(guarded(_filled(page, name)), [job, axes.revision], changed, **ACTIVE)
-    page.demo.load(_ready(page), None, ready, **QUIET)
-    ready.input(guarded(load), [ready, page.parcel], page.parcel, **ACTIVE)
-    page.changed.append(go.click(guarded(draw), [job, title, pictures, *axes.controls], None, **ACTIVE))
-    page.live.add(state, lambda desk: desk.stamp("compare"), compare_grid.progress)
-    page.live.add(shown, _finished, compare_grid.result)
-    page.register("compare", sheet)
-    page.answers(state, shown, more=compare_runs.ACTS)
+    form.newest.click(guarded(_newest(page)), None, form.job, **ACTIVE)
+    for name, button in form.quick.items():
+        changed = [form.axes.state, form.axes.revision]
+        button.click(guarded(_filled(page, name)), [form.job, form.axes.revision], changed, **ACTIVE)
+    page.demo.load(_ready(page), None, form.ready, **QUIET)
+    form.ready.input(guarded(load), [form.ready, page.parcel], page.parcel, **ACTIVE)
 
 
 def _newest(page: Page) -> Any:
