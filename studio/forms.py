@@ -54,6 +54,11 @@ def about(method: type[Config]) -> str:
     return " ".join(text.strip().split("\n\n")[0].split())
 
 
+def simple_of(method: type[Config]) -> list[tuple[str, FieldInfo]]:
+    """The settings of a method that everybody sees, in its own order."""
+    return [(key, each) for key, each in method.model_fields.items() if not _expert(each)]
+
+
 class MethodForm:
     """The choice of a method and its settings, as one table in `state`: {"method": NAME, setting: value}.
 
@@ -113,7 +118,7 @@ class MethodForm:
         if line := about(method):
             gr.Markdown(f"{line} *{method.source}*", elem_classes="about")
         shown = [(key, each) for key, each in method.model_fields.items() if key not in self._skip]
-        simple = [(key, each) for key, each in shown if not _expert(each)]
+        simple = [(key, each) for key, each in simple_of(method) if key not in self._skip]
         expert = [(key, each) for key, each in shown if _expert(each)]
         self._controls(name, simple, table)
         if expert:
@@ -127,11 +132,17 @@ class MethodForm:
                 continue
 
             def keep(value: Any, now: Table, key: str = key, kept: Kept = kept) -> Table:
-                return {**now, key: kept.read(value)} if now.get("method") == name else now
+                return set_to(now, key, kept.read(value)) if now.get("method") == name else now
 
             kept.component.input(
                 keep, [kept.component, self.state], self.state, **KEPT,
             )  # fmt: skip
+
+
+def set_to(table: Table, key: str, value: Any) -> Table:
+    """A method's table with one setting changed; what is left empty goes back to the default."""
+    rest = {name: each for name, each in table.items() if name != key}
+    return rest if value is None else {**rest, key: value}
 
 
 def control(key: str, field: FieldInfo, value: Any) -> Kept | None:
@@ -173,9 +184,21 @@ def _number(kind: type, field: FieldInfo, value: Any, optional: bool, common: di
         step = 1 if whole else _step(low, high)
         return Kept(gr.Slider(low, high, value=value, step=step, **common), read)
     if optional:
-        common["placeholder"] = "automatic"
+        # an empty number field would show 0, which here is something else than nothing
+        shown = "" if value is None else f"{value:g}"
+        box = gr.Textbox(value=shown, placeholder="automatic", max_lines=1, max_length=20, **common)
+        return Kept(box, lambda now: number_in(now, kind))
     ends: dict[str, Any] = {"minimum": low, "maximum": high, "precision": 0 if whole else None}
     return Kept(gr.Number(value=value, **ends, **common), read)
+
+
+def number_in(text: str | None, kind: type) -> Any:
+    """The number in a text; None for an empty one; what is none stays a text, for the job to refuse."""
+    words = (text or "").strip().replace(",", ".")
+    try:
+        return kind(words) if words else None
+    except ValueError:
+        return words
 
 
 def _slides(whole: bool, low: float, high: float, value: float) -> bool:
@@ -191,7 +214,7 @@ def _step(low: float, high: float) -> float:
 
 
 def _list(text: str, kind: type) -> tuple[Any, ...]:
-    return tuple(kind(each.strip()) for each in (text or "").split(",") if each.strip())
+    return tuple(number_in(each, kind) for each in (text or "").split(",") if each.strip())
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:
