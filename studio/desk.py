@@ -62,6 +62,7 @@ class Desk:
         self._previews: dict[int, tuple[int, bytes]] = {}
         self._kinds: dict[int, str] = {}
         self._drafts = self._read_drafts()
+        self._kept = 0
         self.queue = Queue(
             self.store,
             runners,
@@ -186,6 +187,10 @@ class Desk:
         """Numbers that change whenever something of these kinds did; of everything without kinds."""
         return tuple(self._stamps[kind] for kind in (kinds or ("",)))
 
+    def pulse(self) -> str:
+        """A text that changes whenever anything on the desk did, what stands in the forms included."""
+        return f"{self._stamps['']}.{self._kept}"
+
     def touch(self, kind: str = "") -> None:
         """Something changed."""
         with self._lock:
@@ -218,6 +223,7 @@ class Desk:
             if self._drafts.get(name) == table:
                 return
             self._drafts[name] = dict(table)
+            self._kept += 1
             text = json.dumps(self._drafts, ensure_ascii=False, default=str)
             atomic_write(self.folder / "drafts.json", text.encode())
 

@@ -116,7 +116,12 @@ class Hall:
             Route("/studio/asset/{path:path}", self._asset),
             Route("/studio/preview/{ident:int}", self._preview),
             Route("/studio/export/{name}", self._export),
+            Route("/studio/pulse", self._pulse),
         ]
+
+    def _pulse(self, request: Request) -> Response:
+        desk = self._known(request)
+        return PlainTextResponse(desk.pulse() if desk else "", headers={"Cache-Control": "no-store"})
 
     def _work(self, request: Request) -> Response:
         desk = self._known(request)

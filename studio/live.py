@@ -1,4 +1,8 @@
-"""Live parts: what on the page follows the store. One timer a page asks what changed, and draws only that."""
+"""Live parts: what on the page follows the store.
+
+Each page asks once a second for a number that changes when anything did (`PULSE`, a few bytes and no event of
+Gradio's); only when it has, the parts that depend on what changed are drawn anew.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,21 @@ from studio.desk import Desk
 from studio.guarded import said
 from studio.markup import problem
 
-EVERY = 1.0
+PULSE = """
+let last = null, drawn = 0, failed = 0, busy = false;
+const timer = setInterval(async () => {
+  if (!element.isConnected) return clearInterval(timer);
+  if (busy) return;
+  busy = true;
+  try {
+    const answer = await fetch(props.address, {cache: 'no-store'});
+    const now = answer.ok ? await answer.text() : last;
+    failed = 0;
+    if (now !== last || Date.now() - drawn > 60000) { last = now; drawn = Date.now(); trigger('click'); }
+  } catch { failed += 1; } finally { busy = false; }
+  document.body.classList.toggle('away', failed > 3);
+}, 1000);
+"""
 Key = Callable[[Desk], Hashable]
 Draw = Callable[[Desk], Any]
 
@@ -29,8 +47,8 @@ class Part:
 class Live:
     """The live parts of a page. `wire` is called once, after all of them were added."""
 
-    def __init__(self, desk_of: Callable[[Any], Desk]) -> None:
-        self._desk_of = desk_of
+    def __init__(self, desk_of: Callable[[Any], Desk], address: str) -> None:
+        self._desk_of, self._address = desk_of, address
         self._parts: list[Part] = []
 
     def add(self, outputs: Any | Sequence[Any], key: Key, draw: Draw) -> None:
@@ -39,13 +57,13 @@ class Live:
         self._parts.append(Part(listed, key, draw))
 
     def wire(self, load: Any, after: Sequence[Any] = ()) -> None:
-        """Draw all when the page loads, and what changed at every tick and after the listeners `after`."""
+        """Draw all when the page loads, and what changed at every pulse and after the listeners `after`."""
         seen = gr.State([])
-        timer = gr.Timer(EVERY)
+        pulse = gr.HTML(js_on_load=PULSE, address=self._address, elem_id="pulse", elem_classes="sr")
         outputs = [each for part in self._parts for each in part.outputs]
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         load(self._fresh, None, [*outputs, seen], **quiet)
-        for ask in (timer.tick, *(each.then for each in after)):
+        for ask in (pulse.click, *(each.then for each in after)):
             ask(self._tick, seen, [*outputs, seen], **quiet, trigger_mode="once")
 
     def _fresh(self, request: gr.Request) -> list[Any]:

@@ -44,7 +44,7 @@ class Page:
 
     def __init__(self, hall: Hall, demo: gr.Blocks) -> None:
         self.hall, self.demo = hall, demo
-        self.live = Live(self.desk)
+        self.live = Live(self.desk, f"{hall.settings.root_path.rstrip('/')}/studio/pulse")
         self.parcel = gr.State({"to": "", "table": {}, "number": 0, "note": ""})
         self.tabs: Any = None
         self.changed: list[Any] = []
