@@ -41,6 +41,7 @@ from pipelines.sampling.generate import Request, conditions_for, noise_for
 from pipelines.sampling.loop import sample
 from pipelines.spec import read
 from pipelines.study import peer
+from pipelines.worker.bench_studio import studio_rows
 
 Row = dict[str, Any]
 SUBJECT = "dog"
@@ -56,6 +57,7 @@ def bench(spec: Bench, job: Job) -> dict[str, Any]:
         "merge": _merging,
         "start": _starting,
         "job": _whole_job,
+        "studio": lambda base, spec, job: studio_rows(spec, job, row),
     }
     rows: list[Row] = []
     wanted = [name for name in parts if not spec.parts or name in spec.parts]
