@@ -88,7 +88,7 @@ def shown(desk: Desk, chosen: int) -> Markup:
     return join(
         [
             _heading(row, newest=row.id == rows[0].id),
-            *(note(each, kind="warning") for each in cast("Sequence[str]", result.get("notes") or ())),
+            *(note(each) for each in cast("Sequence[str]", result.get("notes") or ())),
             gallery.pictures(desk, row, ACTS),
         ]
     )

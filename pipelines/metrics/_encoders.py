@@ -53,6 +53,6 @@ def unstated(metric: Metric, encoder: str) -> str:
     if encoder in metric.bands:
         return ""
     return (
-        f"{encoder} has a scale of its own: compare its figures with one another, not with published ones "
-        f"(those are of {', '.join(metric.bands)})"
+        "The encoders that measure here have scales of their own: compare figures with one another, not with "
+        "published ones."
     )
