@@ -81,7 +81,7 @@ def test_a_value_without_a_word_says_why():
     reading = score([plain("red")], ScoreContext(references=[plain("red")]), ["dino_i"])[0]
     assert reading.band == ""
     assert reading.encoder == "toybox-dino"
-    assert "dinov2-vits14" in reading.note
+    assert "scales of their own" in reading.note
 
 
 def test_prompts_are_told_apart_by_their_pictures():
