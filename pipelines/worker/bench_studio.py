@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from PIL import Image
 
 from pipelines.artifacts import write_png
@@ -146,6 +147,7 @@ def _started(folder: Path, browser: Any, job: Job) -> Start:
             again = time.perf_counter()
             _looked(browser, url, process, job)
             found.second = time.perf_counter() - again
+        _rest(process, job)
         found.clicks = _clicked(url, job)
     finally:
         process.terminate()
@@ -174,6 +176,28 @@ def _wait_for(
                     return
             time.sleep(every)
     raise LikenessError("The studio did not answer.", "See why with: likeness studio")
+
+
+def _rest(process: subprocess.Popen[bytes], job: Job) -> None:
+    """Wait until the worker has warmed up, which it begins to do when the first page was served."""
+    deadline = time.perf_counter() + PATIENCE
+    own = psutil.Process(process.pid)
+    while time.perf_counter() < deadline:
+        job.check()
+        before, begun = _worked(own), time.perf_counter()
+        time.sleep(1)
+        if _worked(own) - before < 0.2 * (time.perf_counter() - begun):
+            return
+
+
+def _worked(process: psutil.Process) -> float:
+    """Seconds that a process and its children have spent on a processor."""
+    total = 0.0
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):
+            times = each.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def _fetched(url: str) -> int:
