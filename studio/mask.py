@@ -50,7 +50,7 @@ class Board:
     """
 
     def __init__(self, page: Page, image: Any, mask: Any, *, name: str) -> None:
-        from studio.page import QUIET
+        from studio.page import ACTIVE, QUIET
 
         self._page = page
         self.seen = gr.State(("", ""))
@@ -62,7 +62,8 @@ class Board:
             [image.change, mask.change, page.demo.load], guarded(self._settle), [image, mask, self.seen],
             [mask, self.seen, self.place], **QUIET,
         )  # fmt: skip
-        self.place.painted(guarded(self._painted), image, [mask, self.seen], **QUIET)
+        # through the queue: from there alone the browser hears that the mask is to be kept with the draft
+        self.place.painted(guarded(self._painted), image, [mask, self.seen], **ACTIVE)
 
     def _settle(self, request: gr.Request, image: str, mask: str, seen: tuple[str, str]) -> Any:
         """Show what was set from elsewhere; what was painted here is shown already."""
