@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
+from weakref import WeakKeyDictionary
 
 from pipelines.artifacts import atomic_write, read_safetensors_header
 from pipelines.errors import BadInput, DiskFull, LikenessError, MissingAsset
@@ -63,10 +65,21 @@ class Entry:
         return self.path.parent
 
 
+_LAST: WeakKeyDictionary[Desk, tuple[float, str, list[Entry]]] = WeakKeyDictionary()
+FRESH = 2.0
+"""Seconds for which the list stands while nothing on the desk changes."""
+
+
 def adapters(desk: Desk) -> list[Entry]:
     """The adapters of a workspace, the newest first; damaged files are left out."""
+    at, pulse, known = _LAST.get(desk, (0.0, "", []))
+    # a page asks for them in five places at once
+    if pulse == desk.pulse() and time.monotonic() - at < FRESH:
+        return list(known)
     found = [_entry(desk, path) for path in _files(desk.folder / "runs")]
-    return sorted((each for each in found if each), key=lambda each: (-each.when, each.reference))
+    listed = sorted((each for each in found if each), key=lambda each: (-each.when, each.reference))
+    _LAST[desk] = time.monotonic(), desk.pulse(), listed
+    return list(listed)
 
 
 def entry(desk: Desk, reference: str) -> Entry:

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,7 @@ from pipelines.progress import Event, Job
 Work = Callable[[JobSpec, Job], dict[str, Any]]
 
 ORPHAN_GRACE = 15.0
+HUMBLE = 15
 PREVIEW_EVERY = 0.25
 
 
@@ -114,10 +116,26 @@ def main(arguments: list[str]) -> int:
     channel.send({"ready": os.getpid()})
     while (message := inbox.jobs.get()) is not None:
         if message["do"] == "warm":
-            getattr(home, "warm", lambda: None)()
+            _in_the_background(getattr(home, "warm", lambda: None))
         else:
             _serve(message, work, channel, inbox)
     return 0
+
+
+def _in_the_background(work: Callable[[], object]) -> None:
+    """Do it to its end, but give way to everybody: whoever opens the page comes first."""
+
+    def humbly() -> None:
+        with suppress(
+            AttributeError, OSError, ValueError
+        ):  # threads have a priority of their own on Linux only
+            if sys.platform == "linux":
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HUMBLE)
+        work()
+
+    thread = threading.Thread(target=humbly)
+    thread.start()
+    thread.join()
 
 
 def _serve(message: dict[str, Any], work: Work, channel: Channel, inbox: Inbox) -> None:
