@@ -126,10 +126,8 @@ def _in_the_background(work: Callable[[], object]) -> None:
     """Do it to its end, but give way to everybody: whoever opens the page comes first."""
 
     def humbly() -> None:
-        with suppress(
-            AttributeError, OSError, ValueError
-        ):  # threads have a priority of their own on Linux only
-            if sys.platform == "linux":
+        if sys.platform == "linux":  # where threads have a priority of their own
+            with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HUMBLE)
         work()
 

@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 
 from pipelines.spec import Config, catalog, knob, read
-from studio.forms import Kept, about, broken, choices, control
+from studio.forms import Kept, about, broken, choices, control, set_to
 
 FAMILIES = ("concepts", "guidance", "editing", "reference", "adapters.merge")
 
@@ -36,7 +36,7 @@ def made(name, value=None):
     ("name", "kind"),
     [
         ("whole", gr.Slider), ("steps", gr.Number), ("share", gr.Slider), ("rate", gr.Number),
-        ("maybe", gr.Number), ("word", gr.Textbox), ("yes", gr.Checkbox), ("one", gr.Radio),
+        ("maybe", gr.Textbox), ("word", gr.Textbox), ("yes", gr.Checkbox), ("one", gr.Radio),
         ("many", gr.CheckboxGroup), ("numbers", gr.Textbox),
     ],
 )  # fmt: skip
@@ -52,6 +52,8 @@ def test_controls_read_what_they_show():
     assert made("whole").read(4.0) == 4
     assert isinstance(made("whole").read(4.0), int)
     assert made("maybe").read(None) is None
+    assert made("maybe").read(" 64 ") == 64
+    assert made("maybe").read("many") == "many"  # the job refuses it, and says what may stand there
     assert made("numbers").read(" 1, 2.5 ,") == (1.0, 2.5)
     assert made("many").read(["b"]) == ("b",)
     assert made("word").read("") is None
@@ -79,3 +81,9 @@ def test_every_method_that_is_here_can_be_filled_in(family):
                 table[key] = kept.read(kept.component.value)
         settings = {key: value for key, value in table.items() if value is not None}
         assert read(family, settings) == read(family, {"method": name}), name
+
+
+def test_an_emptied_setting_goes_back_to_its_default():
+    table = {"method": "m", "steps": 5}
+    assert set_to(table, "steps", 7) == {"method": "m", "steps": 7}
+    assert set_to(table, "steps", None) == {"method": "m"}
