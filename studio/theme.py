@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
+from gradio.themes import Base
+from gradio.themes.utils import sizes
 from gradio.themes.utils.colors import Color
 
 _INK = Color(
@@ -19,15 +20,15 @@ _PAPER = Color(
 _SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
-THEME = gr.themes.Base(
+THEME = Base(
     primary_hue=_INK,
     secondary_hue=_INK,
     neutral_hue=_PAPER,
     font=list(_SANS),
     font_mono=list(_MONO),
-    text_size=gr.themes.sizes.text_md,
-    radius_size=gr.themes.sizes.radius_md,
-    spacing_size=gr.themes.sizes.spacing_md,
+    text_size=sizes.text_md,
+    radius_size=sizes.radius_md,
+    spacing_size=sizes.spacing_md,
 ).set(
     body_background_fill="*neutral_50",
     body_background_fill_dark="*neutral_950",

@@ -112,7 +112,7 @@ def test_a_fetch_tells_of_bytes_as_they_come_and_stops_within_a_file(tmp_path, m
 
     job.subscribe(lambda event: hear(event) if event.kind == "report" else None)
 
-    def download(hub, name, tqdm_class=None, **named):
+    def download(hub, name, tqdm_class, **named):
         with tqdm_class(total=90, initial=0) as bar:
             for size in (10,) if name == "model_index.json" else (30, 30, 30):
                 bar.update(size)

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ class Runner:
         self.seen, self.go, self.raises = [], threading.Event(), None
         self.go.set()
 
-    def run(self, spec, job, folder=None):
+    def run(self, spec, job, folder: Any = None):
         self.seen.append(spec)
         while not self.go.wait(0.01):
             job.check()

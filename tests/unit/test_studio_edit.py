@@ -3,13 +3,14 @@
 import base64
 import io
 import time
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from pipelines.errors import BadInput
 from pipelines.jobs import pictures
-from pipelines.jobs.kinds import Edit
+from pipelines.jobs.kinds import AdapterRef, Edit, Sampler
 from studio import edit_drawing, edit_result, edit_samples
 from studio.hall import Hall
 from studio.mask import MOST_SIDE, address, board, keep_mask, settled
@@ -23,7 +24,7 @@ HOUSE = "asset:samples/house.png"
 class Fake:
     """Draws plain squares that carry their job, as the worker's do."""
 
-    def run(self, spec, job, folder=None):
+    def run(self, spec, job, folder: Any = None):
         out = folder / "runs" / f"edit-{spec.seed}-{len(list((folder / 'runs').iterdir()))}"
         out.mkdir(parents=True)
         done = []
@@ -108,8 +109,8 @@ def test_the_controls_are_the_job_and_back(hall):
     sheet = sheet_of(hall, "edit")
     spec = Edit(
         image=HOUSE, prompts=("a blue house",), source="a red house", mask="upload:masks/a.png", count=3,
-        seed=7, negative="blurry", adapters=({"adapter": "run:x", "weight": 0.5},),
-        edit={"method": "ddim_inversion", "strength": 0.7}, sampler={"name": "ddim", "steps": 33},
+        seed=7, negative="blurry", adapters=(AdapterRef(adapter="run:x", weight=0.5),),
+        edit={"method": "ddim_inversion", "strength": 0.7}, sampler=Sampler(name="ddim", steps=33),
     )  # fmt: skip
     values = shown(sheet, spec.portable())
     again = sheet.job(values, {})

@@ -1,6 +1,6 @@
 """Forms: every setting of every method has a control that gives back what it shows."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import gradio as gr
 import pytest
@@ -25,7 +25,7 @@ class Sample(Config):
     table: dict[str, int] = knob({})
 
 
-def made(name, value=None):
+def made(name, value=None) -> Any:
     field = Sample.model_fields[name]
     with gr.Blocks():
         found = control(name, field, field.get_default() if value is None else value)

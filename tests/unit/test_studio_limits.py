@@ -1,6 +1,7 @@
 """What a visitor of a shared studio may ask for."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_a_grid_that_makes_no_sense_is_refused_before_it_waits(table):
 
 def test_settings_that_belong_together_are_varied_together():
     axes = ("guidance.method", ["apg", "cfg"]), ("guidance.scale", [1, 2, 3]), ("seed", [4, 5])
-    found = drawings(from_table(grid({"prompts": ["a"]}, *axes)))
+    found: Any = drawings(from_table(grid({"prompts": ["a"]}, *axes)))
     assert len(found) == 1 + 2 * 3 + 2
     assert {(each.guidance["method"], each.guidance.get("scale")) for each in found[1:7]} == {
         (method, scale) for method in ("apg", "cfg") for scale in (1, 2, 3)

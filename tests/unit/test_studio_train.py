@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.errors import BadInput, MissingAsset
 from pipelines.jobs import presets
-from pipelines.jobs.kinds import Train
+from pipelines.jobs.kinds import PhotoSet, Train
 from pipelines.jobs.store import Row
 from pipelines.progress import Event
 from pipelines.spec import catalog
@@ -103,7 +103,8 @@ def test_every_kind_of_subject_has_a_way(kind):
     ],
 )
 def test_the_answers_choose(answers, name):
-    choice = train_chooser.choose(RULES, *answers, "sd15")
+    kind, faithful, small = answers
+    choice = train_chooser.choose(RULES, kind, faithful, small, "sd15")
     assert choice is not None
     assert choice.rule.name == name
 
@@ -454,6 +455,7 @@ def finished(desk: Desk) -> Row:
 
 def test_a_trained_concept_goes_to_compose(desk):
     row = finished(desk)
+    assert row.run is not None
     parcel = train_result.compose(desk, str(row.id))
     assert parcel["to"] == "compose"
     assert parcel["table"]["adapters"] == [{"adapter": f"run:{row.run.name}", "weight": 1.0}]
@@ -466,7 +468,7 @@ def test_a_trained_concept_goes_to_compose(desk):
 
 def test_words_of_people_are_text_in_what_is_shown(desk):
     evil = "<img src=x onerror=alert(1)>"
-    spec = Train(data={"token": "sks", "class_word": evil})
+    spec = Train(data=PhotoSet(class_word=evil))  # its token is "sks" by default
     ident = desk.store.add(spec, device="none")
     row, story = desk.store.get(ident), Story(notes=[evil, f"Step 1: {evil}"])
     shown = [
