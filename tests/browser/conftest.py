@@ -19,7 +19,7 @@ from tests.browser.replay import Replay
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDE, NARROW = (1440, 900), (390, 844)
-SECONDS = 120_000
+SECONDS = 90_000
 """Milliseconds until a condition that never comes true fails its test; nothing waits longer than it must."""
 LEFT = ("signal is aborted", "Connection errored out", "Failed to fetch")
 """What a page says of its own open requests while it is being left."""

@@ -22,6 +22,11 @@ def test_jobs_are_moved_and_stopped(studio: Served, tab: Tab) -> None:
     tab.says("#queue-jobs", "the third")
     tab.act("#queue-jobs", "up", str(third))
     until(lambda: [row.id for row in studio.desk.active()][-2:] == [third, second])
+    tab.page.wait_for_function(
+        "(wanted) => [...document.querySelectorAll('#queue-jobs [data-act=up]')]"
+        ".map((one) => one.dataset.value).join() === wanted",
+        arg=f"{third},{second}",
+    )
     tab.act("#queue-jobs", "stop", str(second))
     until(lambda: studio.desk.store.get(second).status == "cancelled")
     studio.replay.pause = 0.01
