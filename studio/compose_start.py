@@ -128,7 +128,7 @@ class Start:
         self.start, self.mask = gr.State(""), gr.State("")
         self.upload = gr.File(
             label="A picture to begin from", file_types=["image"], type="filepath", height=120,
-            show_label=False, elem_id=f"{name}-start", elem_classes="drop",
+            elem_id=f"{name}-start", elem_classes="drop",
         )  # fmt: skip
         self.painter = gr.HTML(js_on_load=PAINT, elem_id=f"{name}-painter")
         strength = gr.Slider(

@@ -34,3 +34,9 @@ document.addEventListener('keydown', (event) => {
 setTimeout(() => {
   if (window.innerWidth >= wide && kept() !== 'closed' && !isOpen() && toggle()) toggle().click();
 }, 600);
+// the settings that choose the look stand in a fold, whose own script runs once it is opened
+try {
+  const theme = localStorage.getItem('likeness-theme');
+  const paint = () => document.body.classList.toggle('dark', theme === 'dark');
+  if (theme === 'dark' || theme === 'light') { paint(); setTimeout(paint, 300); }
+} catch {}

@@ -12,7 +12,7 @@ from studio import compose_form, compose_gallery, post
 from studio.binding import Sheet
 from studio.compose_words import job_of
 from studio.guarded import guarded
-from studio.markup import ACT, Markup, clicked, tag
+from studio.markup import ACT, Markup, clicked
 from studio.stack import Stack, called, sweep_of
 
 if TYPE_CHECKING:
@@ -45,13 +45,10 @@ def build(page: Page) -> None:
             shown = gr.HTML(js_on_load=ACT, elem_id="compose-gallery")
             taken = gr.HTML(js_on_load=TAKE, elem_id="compose-zip")
             strip = gr.HTML(js_on_load=ACT, elem_id="compose-past")
-            gr.HTML(
-                tag("p", "Settings from a picture: drop one that was made here, or in A1111.", cls="quiet"),
-                elem_id="compose-drop-label",
-            )
             dropped = gr.File(
-                label="A picture that carries its settings", file_types=[".png"], type="filepath",
-                height=120, show_label=False, elem_id="compose-drop", elem_classes="drop",
+                label="Drop a picture made here or in A1111: its settings come back",
+                file_types=[".png"], type="filepath",
+                height=120, elem_id="compose-drop", elem_classes="drop",
             )  # fmt: skip
     page.register("compose", controls.sheet)
     _wire_draw(page, controls)

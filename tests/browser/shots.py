@@ -115,6 +115,10 @@ def walk(tab: Tab, url: str, save: Callable[[str], None]) -> None:
     tab.go("Compose")
     tab.page.click('#status [data-panel="library"]')
     tab.page.wait_for_selector("#library-cards .adapter img")
+    # until it has slid in
+    tab.page.wait_for_function(
+        "Math.abs(document.querySelector('#panel').getBoundingClientRect().right - innerWidth) < 2"
+    )
     save("panel")
 
 

@@ -70,3 +70,5 @@ def test_bases_are_called_what_they_are_and_the_doctor_answers(studio: Served, t
     tab.says("#settings-told", "Everything that is needed is here")
     tab.page.click('[data-preference="theme"][data-choice="dark"]')
     tab.page.wait_for_selector("body.dark", state="attached")
+    tab.open(studio.url)
+    tab.page.wait_for_selector("body.dark", state="attached")
