@@ -67,10 +67,10 @@ def cost(table: Mapping[str, Any], steps: float | None, pictures: int) -> Markup
     return tag(
         "p",
         tag("b", count(pictures, "picture")),
-        f" · {int(steps)} steps · {count(rows, 'network row')} a step",
-        tag("span", f" · {whole:,} rows in all", cls="sum"),
+        f" · {int(steps)} steps",
+        tag("span", f" · the network runs {whole:,} times", cls="sum"),
         cls="quiet cost",
-        title="A row is one pass of the network over one picture. Time grows with their number.",
+        title=f"{rows} a step and picture. Time grows with their number; some guidance needs more.",
     )
 
 

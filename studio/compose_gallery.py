@@ -162,12 +162,6 @@ def whole(desk: Desk, value: str) -> dict[str, Any]:
     return post.parcel(KIND, told(table), "These are the settings of the whole job.")
 
 
-def to_compare(desk: Desk, reference: str) -> dict[str, Any]:
-    """The settings of a picture as the drawing that a grid varies."""
-    table = pictures.like(desk.path(reference)).table
-    return post.parcel("compare", {"job": {"kind": KIND, **post.settings(table)}}, "Choose what shall vary.")
-
-
 def restored(desk: Desk, path: Path | str) -> dict[str, Any]:
     """The settings that a dropped picture carries, as a parcel for the tab that they are of.
 

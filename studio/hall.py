@@ -7,6 +7,7 @@ import mimetypes
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,8 @@ class Hall:
 
     def __init__(self, settings: Settings, runners: Mapping[str, Runner] | None = None) -> None:
         self.settings = settings
+        self.born = uuid.uuid4().hex[:12]
+        """Tells this studio from the one that may have served an open page before a restart."""
         self.runners = dict(runners) if runners is not None else _runners(settings)
         self.light: Runner = next(iter(self.runners.values())) if runners is not None else SubprocessRunner()
         self._desks: dict[str, Desk] = {}
@@ -121,7 +124,8 @@ class Hall:
 
     def _pulse(self, request: Request) -> Response:
         desk = self._known(request)
-        return PlainTextResponse(desk.pulse() if desk else "", headers={"Cache-Control": "no-store"})
+        words = f"{self.born} {desk.pulse() if desk else '-'}"
+        return PlainTextResponse(words, headers={"Cache-Control": "no-store"})
 
     def _work(self, request: Request) -> Response:
         desk = self._known(request)

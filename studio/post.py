@@ -51,7 +51,21 @@ def to_identity(desk: Desk, reference: str) -> dict[str, Any]:
     return parcel("identity", {"reference": {"images": reference}})
 
 
-ACTS: dict[str, Act] = {"stop": stop, "again": again, "use": use, "edit": to_edit, "identity": to_identity}
+def to_compare(desk: Desk, reference: str) -> dict[str, Any]:
+    """The settings of a picture as the drawing that a grid varies. Raises BadInput where it carries none."""
+    table = pictures.like(desk.path(reference)).table
+    kind = str(table.get("kind", "compose"))
+    return parcel("compare", {"job": {"kind": kind, **settings(table)}}, "Choose what shall vary.")
+
+
+ACTS: dict[str, Act] = {
+    "stop": stop,
+    "again": again,
+    "use": use,
+    "edit": to_edit,
+    "identity": to_identity,
+    "compare": to_compare,
+}
 """What a button may ask for in any tab."""
 
 

@@ -94,7 +94,6 @@ def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any) ->
             "fresh": compose_gallery.fresh,
             "whole": compose_gallery.whole,
             "example": compose_gallery.example,
-            "compare": compose_gallery.to_compare,
         },
     )  # fmt: skip
 
