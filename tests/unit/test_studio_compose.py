@@ -274,7 +274,7 @@ def test_a_step_costs_what_the_methods_declare() -> None:
         assert (compose_addons.rows_a_step(around) or 0) >= 2
         assert compose_addons.put_around(around, []) == plain
     assert compose_addons.rows_a_step({"method": "nothing"}) is None
-    assert "160 rows" in compose_addons.cost(plain, 20, 4)
+    assert "runs 160 times" in compose_addons.cost(plain, 20, 4)
 
 
 # ---- bases and sizes
