@@ -22,12 +22,12 @@ from pipelines.toybox import draw as drawing
 from pipelines.toybox import nets, tokenizer
 from pipelines.toybox.draw import Sampling, draw, load_part, noise, open_painter, round_trip
 from pipelines.toybox.judge import bars, classifiers, judge
-from pipelines.toybox.judge.labels import HEADS, IGNORE, SUBJECT_HEADS, frames, labels
 from pipelines.toybox.judge.pictures import Pictures, compose, training_scene
 from pipelines.toybox.judge.prompts import Prompt, judge_prompts, renderings, seed_prompts
 from pipelines.toybox.judge.reader import SceneReader, SubjectReader, cut
 from pipelines.toybox.sheet import grid, sheet, sheet_prompts
 from pipelines.toybox.world import WORDS, held_out, render, render_image, sample_scene
+from pipelines.toybox.world.labels import HEADS, IGNORE, SUBJECT_HEADS, frames, labels
 
 CPU = torch.device("cpu")
 SURE = {kind: dict.fromkeys(HEADS, 1.0) for kind in ("plain", "soft")}

@@ -30,6 +30,7 @@ from pipelines.toybox import build, cache, nets
 from pipelines.toybox.quick import PlainAttention, quicken
 from pipelines.toybox.stages import encoders, unet, vae, weak, world
 from pipelines.toybox.training import NotFinite, Plan, pick_device, rate, train
+from pipelines.toybox.world.labels import IGNORE, SUBJECT_HEADS, subject_truth
 
 CPU = torch.device("cpu")
 PLAN = Plan(views=64, batch=4, lr=1e-2, warmup=3, tail=0.25, seed=5, ema=0.9, checkpoint_seconds=1e9)
@@ -527,6 +528,32 @@ def test_the_loss_is_the_weighted_noise_error(data: unet.Data) -> None:
     weights = unet.weights(share / (1 - share))
     torch.testing.assert_close(loss, (weights * unet.at_every_scale(noise)).mean())
     assert "cells" not in parts
+
+
+def test_a_cell_shows_what_its_subject_shows_and_nothing_where_two_are_alike() -> None:
+    truth = torch.zeros(2, 2, 8, 8, dtype=torch.long)
+    truth[0, :, 2, 2], truth[0, :, 2, 5] = torch.tensor([3, 1]), torch.tensor([3, 4])
+    truth[1, :, 0, 0] = torch.tensor([3, 1])
+    codes = torch.tensor([[[3, 1], [3, 4]], [[3, 1], [3, 1]]], dtype=torch.uint8)
+    details = torch.tensor([[[2, IGNORE], [0, 1]], [[1, 1], [1, 1]]])
+    cells = unet.in_cells(truth, codes, details)
+    assert cells.shape == (2, 2, 8, 8)
+    assert cells[0, :, 2, 2].tolist() == [2, IGNORE]
+    assert cells[0, :, 2, 5].tolist() == [0, 1]
+    assert (cells[0] != IGNORE).sum() == 3
+    assert (cells[1] == IGNORE).all()
+
+
+def test_a_batch_knows_the_subjects_of_its_rows(data: unet.Data) -> None:
+    batch = tiny_stage(data, replace(unet.PLANS["cpu"], batch=6)).batch(1)
+    for row, codes, details in zip(batch.rows.tolist(), batch.codes, batch.details, strict=True):
+        subjects = world.scene(row).subjects
+        assert (codes[:, 0] > 0).sum() == len(subjects)
+        for slot, subject in enumerate(subjects):
+            shown = subject_truth(subject, world.scene(row).style)
+            for column, head in enumerate(unet.DETAILS):
+                wanted = SUBJECT_HEADS[head].index(shown[head]) if head in shown else IGNORE
+                assert details[slot, column] == wanted
 
 
 def test_the_base_resumes_exactly_and_its_head_is_not_exported(data: unet.Data, tmp_path: Path) -> None:

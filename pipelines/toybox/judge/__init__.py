@@ -1,7 +1,7 @@
 """The judge of Toybox: what a folder of weights can do, measured on prompts and identities never trained on.
 
 Pictures are read by classifiers that the judge trains on rendered pictures only, the first time that it
-runs (about six minutes of two cores, kept in the user's cache).
+runs (about half an hour of one core, kept in the user's cache).
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ from torch import nn
 from pipelines.progress import Job
 from pipelines.toybox import photos
 from pipelines.toybox.draw import Painter, Sampling, draw, round_trip
-from pipelines.toybox.judge.labels import HEADS, PEOPLE
 from pipelines.toybox.judge.prompts import Prompt, renderings, seed_prompts
 from pipelines.toybox.stages.clip import clip_top1
 from pipelines.toybox.stages.dino import dino_auc, embed
 from pipelines.toybox.stages.encoders import render_all
 from pipelines.toybox.stages.vae import psnr
 from pipelines.toybox.world import ACCESSORIES, sample_scene
+from pipelines.toybox.world.labels import HEADS, PEOPLE
 
 Row = dict[str, Any]
 Reading = dict[str, np.ndarray]  # class indices by head, as Readers.read gives them

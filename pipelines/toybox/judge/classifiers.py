@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.artifacts import (
@@ -31,15 +30,15 @@ from pipelines.artifacts import (
 from pipelines.concepts.checkpoint import fill
 from pipelines.progress import Job
 from pipelines.toybox.judge import prompts
-from pipelines.toybox.judge.labels import HEADS, IGNORE, SUBJECT_HEADS, labels
 from pipelines.toybox.judge.pictures import Batch, Pictures, softened
 from pipelines.toybox.judge.reader import Readers, SceneReader, SubjectReader
 from pipelines.toybox.nets import seeded
-from pipelines.toybox.stages.encoders import render_all
+from pipelines.toybox.stages.encoders import entropy, render_all
 from pipelines.toybox.training import Plan, train
+from pipelines.toybox.world.labels import HEADS, IGNORE, SUBJECT_HEADS, labels
 
 WEIGHTS = "readers.safetensors"
-CODE = ("labels", "pictures", "reader", "classifiers")
+CODE = ("pictures", "reader", "classifiers")
 """The judge's files whose change asks for a new training."""
 TRUSTED = 0.97  # the held-out accuracy that a head should have before it judges
 ABANDONED = 24 * 3600.0  # seconds after which an unfinished training of other code is removed
@@ -48,11 +47,11 @@ TEST_SEED = 90_001  # of the scenes that the classifiers are tested on; prompts 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is rendered and learned; the defaults take about five minutes of two free cores."""
+    """How much is rendered and learned; the defaults take about half an hour of one free core."""
 
-    pages: int = 40  # of 256 rendered pictures
+    pages: int = 100  # of 256 rendered pictures
     soft_pages: int = 3  # pages that also go through the autoencoder
-    views: int = 100_000
+    views: int = 300_000
     tests: int = 600
 
 
@@ -112,21 +111,6 @@ def _named(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": each for name, module in modules.items() for key, each in module.state_dict().items()
     }
-
-
-def entropy(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor], rows: int) -> Tensor:
-    """Cross-entropies of the heads, each summed over the rows that show it, by √(these rows · all rows).
-
-    By these rows alone, a mean, the noise of rare attributes would drown the common ones: kinds were then
-    read at 33 % where they are now at 78 %; by all rows alone, rare attributes would learn last.
-    """
-    total = torch.zeros((), device=next(iter(logits.values())).device)
-    for head, values in truth.items():
-        target = values.to(total.device)
-        shown = (target != IGNORE).sum().clamp_min(1)
-        each = F.cross_entropy(logits[head], target, ignore_index=IGNORE, reduction="sum")
-        total = total + each / (shown * rows).sqrt()
-    return total
 
 
 def obtain(

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from pipelines.artifacts import atomic_write
 from pipelines.progress import Job
 from pipelines.toybox.draw import round_trip, to_pixels
-from pipelines.toybox.judge.labels import SUBJECT_HEADS, frames, labels
 from pipelines.toybox.judge.reader import cut, whole
 from pipelines.toybox.stages.encoders import PAGE, Pages, Prefetch
 from pipelines.toybox.world import ACCESSORIES, ACCESSORY_COLOURS, ANIMALS, KINDS, STYLES, Scene, sample_scene
+from pipelines.toybox.world.labels import SUBJECT_HEADS, frames, labels
 
 _SHIFT = 0.08  # spread of a crop's centre, in half sides; _ZOOM that of the logarithm of its size
 _ZOOM = 0.1

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from pipelines.toybox.judge.labels import PEOPLE, subject_truth
 from pipelines.toybox.world import (
     ACCESSORIES,
     ACCESSORY_COLOURS,
@@ -27,6 +26,7 @@ from pipelines.toybox.world import (
     held_out,
     sample_scene,
 )
+from pipelines.toybox.world.labels import PEOPLE, subject_truth
 
 THINGS = tuple(kind for kind in KINDS if kind != "person")
 GROUPS = ("thing", "person", "pair", "thing", "pair", "thing", "place", "person", "pair", "thing")

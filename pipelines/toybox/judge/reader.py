@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.toybox.draw import to_pixels
-from pipelines.toybox.judge.labels import HEADS, SCENE_HEADS, SLOTS, SUBJECT_HEADS
+from pipelines.toybox.world.labels import HEADS, SCENE_HEADS, SLOTS, SUBJECT_HEADS
 
 SEEN = 64  # pixels a side that each network looks at
 SCENE_WIDTHS = (24, 48, 96, 128)

@@ -2,8 +2,8 @@
 
 ε-prediction with min-SNR weights (arXiv:2303.09556, γ = 5; see `weights`), errors counted at every scale,
 captions dropped to "" for guidance, timesteps spread evenly over a batch. While training, a 1×1 convolution
-reads from the features at 8×8 which kind and colour each cell will show: the drawn world knows, and words
-bind to things sooner. It is not exported.
+reads from the features at 8×8 what each cell will show: the kind and colour of its subject, then its pattern,
+what it wears, its hair. The drawn world knows, and words bind to things sooner. It is not exported.
 
 Shapes: B batch, C latent channels, h w latent size (16), L text tokens, D width.
 """
@@ -11,7 +11,7 @@ Shapes: B batch, C latent channels, h w latent size (16), L text tokens, D width
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,10 @@ from pipelines.progress import Job
 from pipelines.toybox import nets, tokenizer
 from pipelines.toybox.quick import quicken
 from pipelines.toybox.stages import world
-from pipelines.toybox.stages.encoders import Prefetch, attention_for
+from pipelines.toybox.stages.encoders import Prefetch, attention_for, entropy
 from pipelines.toybox.training import Plan
 from pipelines.toybox.world import caption, sample_scene
+from pipelines.toybox.world.labels import IGNORE, SUBJECT_HEADS, labels
 
 DROPPED = 0.1
 GAMMA = 5.0
@@ -38,6 +39,8 @@ AUX = 0.1
 TEXT_RATE = 0.5
 SHEET = 16
 STEPS, GUIDANCE = 20, 4.0
+DETAILS = {head: len(names) for head, names in SUBJECT_HEADS.items() if head not in ("kind", "colour")}
+"""What the head reads of a subject besides kind and colour, and how many names each has."""
 
 PLANS = {
     "cpu": Plan(
@@ -57,16 +60,20 @@ PLANS = {
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows int64 [B] of the latents, token ids int64 [B, L], timesteps int64 [B], and the noise's seed."""
+    """Rows int64 [B] of the latents, token ids int64 [B, L], timesteps int64 [B], the noise's seed, and of
+    each subject its codes in the cells' truth uint8 [B, SLOTS, 2] and its DETAILS int64 [B, SLOTS, K]."""
 
     rows: Tensor
     ids: Tensor
     times: Tensor
     noise_seed: int
+    codes: Tensor
+    details: Tensor
 
     def pinned(self) -> Batch:
         """In memory from which copies to a GPU do not wait for the steps before."""
-        return Batch(self.rows.pin_memory(), self.ids.pin_memory(), self.times.pin_memory(), self.noise_seed)
+        pinned = {name: each.pin_memory() for name, each in vars(self).items() if isinstance(each, Tensor)}
+        return replace(self, **pinned)
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class UNetStage:
         """Hook the 8×8 features on their way up, and the head that reads them."""
         place = self.unet.up_blocks[-2].attentions[-1]
         place.register_forward_hook(lambda module, given, out: self._features.append(out[0]))
-        width, classes = place.config["in_channels"], world.N_KINDS + world.N_COLOURS
+        width, classes = place.config["in_channels"], world.N_KINDS + world.N_COLOURS + sum(DETAILS.values())
         return nets.seeded(lambda: nn.Conv2d(width, classes, 1), self.plan.seed)
 
     def compile(self) -> None:
@@ -144,15 +151,21 @@ class UNetStage:
         rows = rows_at(self.plan.seed, step, size, len(self.data.latents))
         wordings = rng.integers(1 << 30, size=size)
         dropped = rng.random(size) < DROPPED
+        scenes = [world.scene(int(row)) for row in rows]
         texts = [
-            "" if drop else caption(world.scene(int(row)), int(word))
-            for row, word, drop in zip(rows, wordings, dropped, strict=True)
+            "" if drop else caption(scene, int(word))
+            for scene, word, drop in zip(scenes, wordings, dropped, strict=True)
         ]
         # one timestep from each of B equal parts of the schedule, in random order: less noise in the loss
         spread = (rng.permutation(size) + rng.random(size)) / size
         times = np.minimum((spread * 1000).astype(np.int64), 999)
         ids, noise_seed = tokenizer.tokenise(texts), int(rng.integers(1 << 62))
-        batch = Batch(torch.from_numpy(rows), ids, torch.from_numpy(times), noise_seed)
+        seen = labels(scenes)
+        details = np.stack([seen[head] for head in DETAILS], -1)
+        batch = Batch(
+            torch.from_numpy(rows), ids, torch.from_numpy(times), noise_seed,
+            torch.from_numpy(world.codes(scenes)), torch.from_numpy(details),
+        )  # fmt: skip
         return batch.pinned() if self.device.type == "cuda" else batch
 
     # ---- loss
@@ -187,10 +200,15 @@ class UNetStage:
         parts: dict[str, float | Tensor] = {"mse": off.pow(2).mean(), "level": off.mean((2, 3)).pow(2).mean()}
         if logits is not None:
             truth = self.data.truth[rows].long()
-            kinds, colours = logits.float().split((world.N_KINDS, world.N_COLOURS), 1)
+            kinds, colours, *rest = logits.float().split(
+                (world.N_KINDS, world.N_COLOURS, *DETAILS.values()), 1
+            )
             seen = F.cross_entropy(kinds, truth[:, 0]) + F.cross_entropy(colours, truth[:, 1])
-            parts["cells"] = seen
-            loss = loss + self.aux_weight * seen
+            wanted = in_cells(truth, batch.codes.to(self.device), batch.details.to(self.device))
+            shown = dict(zip(DETAILS, wanted.unbind(1), strict=True))
+            details = entropy(dict(zip(DETAILS, rest, strict=True)), shown, int((truth[:, 0] > 0).sum()))
+            parts |= {"cells": seen, "details": details}
+            loss = loss + self.aux_weight * (seen + details)
         return loss, parts
 
     # ---- what it can do
@@ -208,6 +226,18 @@ class UNetStage:
         nets.export_diffusers(nets.plain_unet(self.unet), folder / "unet")
         nets.export_text_encoder(self.text_encoder, folder / "text_encoder")
         tokenizer.save(folder / "tokenizer")
+
+
+def in_cells(truth: Tensor, codes: Tensor, details: Tensor) -> Tensor:
+    """What each cell shows of the subject in it, int64 [B, K, 8, 8]; IGNORE where nobody is, or either of two
+    that look alike to `truth` [B, 2, 8, 8].
+
+    `codes` [B, SLOTS, 2] are the subjects' values in `truth`, `details` [B, SLOTS, K] what they show.
+    """
+    mine = (truth[:, None] == codes[..., None, None]).all(2) & (truth[:, None, 0] > 0)  # [B, SLOTS, 8, 8]
+    mine = mine & (mine.sum(1, keepdim=True) == 1)
+    cells = torch.where(mine[:, :, None], details[..., None, None], IGNORE)  # [B, SLOTS, K, 8, 8]
+    return cells.amax(1)  # IGNORE is negative
 
 
 def weights(snr: Tensor) -> Tensor:

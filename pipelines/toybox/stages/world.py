@@ -14,7 +14,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +56,15 @@ def truth(masks: np.ndarray, what: Scene) -> np.ndarray:
         mine = (shares[index] >= _CELL_SHARE) & (shares[index] == shares.max(0))
         out[0][mine] = _KINDS[subject.identity.kind]
         out[1][mine] = _COLOURS[subject.identity.colour]
+    return out
+
+
+def codes(scenes: Sequence[Scene]) -> np.ndarray:
+    """The values that the subjects of scenes have in `truth`, uint8 [B, 2, 2]: slot, then kind and colour."""
+    out = np.zeros((len(scenes), 2, 2), np.uint8)
+    for row, what in enumerate(scenes):
+        for slot, subject in enumerate(what.subjects):
+            out[row, slot] = _KINDS[subject.identity.kind], _COLOURS[subject.identity.colour]
     return out
 
 

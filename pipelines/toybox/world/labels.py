@@ -1,4 +1,4 @@
-"""What the judge reads in a picture: one head per attribute, and its true value for a scene.
+"""What a picture shows, attribute by attribute: the names that a head may read, and the true one of a scene.
 
 A value is an index into the head's names, or IGNORE where the picture does not show the attribute
 (colours in a pencil sketch, the hair of a mug). Heads of the whole picture are read once; heads of
@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.toybox.world import (
+from pipelines.toybox.world.captions import colour_shows, pattern_shows
+from pipelines.toybox.world.scene import Scene, Subject
+from pipelines.toybox.world.vocabulary import (
     ACCESSORIES,
     ACCESSORY_COLOURS,
     COLOURS,
@@ -21,10 +23,6 @@ from pipelines.toybox.world import (
     PATTERNS,
     PLACES,
     STYLES,
-    Scene,
-    Subject,
-    colour_shows,
-    pattern_shows,
 )
 
 IGNORE = -100
