@@ -6,6 +6,7 @@ filling of the controls from a job, a picture's settings or a preset, and the dr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
@@ -111,6 +112,13 @@ class Sheet:
         ]
         return [*(_update(each, table) for each in self.bound), *raised]
 
+    def unlike(self, table: Mapping[str, Any]) -> dict[str, Any]:
+        """Dotted path → value, without what a fresh page shows anyway: nothing has to be drawn for that."""
+        fresh = {each.path: _stored(each.read(each.component.value)) for each in self.bound}
+        return {
+            path: value for path, value in table.items() if path not in fresh or fresh[path] != _stored(value)
+        }
+
     def cleared(self, defaults: Mapping[str, Any], *revisions: int) -> list[Any]:
         """Updates of `outputs` that set every control to the job's default, or to that of `defaults`."""
         whole = KINDS[self.kind].model_validate({}).portable()
@@ -142,6 +150,11 @@ def _update(bound: Bound, table: Mapping[str, Any]) -> Any:
     shown = bound.show(value)
     # a State takes its value as it is; other components take an update, lest a dict be read as one
     return shown if isinstance(bound.component, gr.State) else gr.update(value=shown)
+
+
+def _stored(value: Any) -> Any:
+    """A value as a draft gives it back: tuples as lists."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _open(value: Any) -> bool:

@@ -9,12 +9,11 @@ import gradio as gr
 
 from studio.compare_axes import Setting
 from studio.compare_grid import axes_text
+from studio.heard import ACTIVE, QUIET
 from studio.markup import Markup, tag
 
 AXES = ("Columns", "Rows", "Pages")
 _HELP = ("What changes from left to right.", "What changes downwards.", "A sheet for each value.")
-_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-_ACTIVE: dict[str, Any] = {**_QUIET, "queue": True, "concurrency_limit": None}
 
 Known = Callable[[gr.Request, Mapping[str, Any]], dict[str, Setting]]
 
@@ -74,11 +73,11 @@ class AxesForm:
         # reading first, then the hints: what is typed must never be put back into the controls
         inputs = [each.input for each in controls] + [each.blur for each in self._texts]
         # through the queue: the browser hears of a changed State only from there
-        gr.on(inputs, typed, controls, self.state, trigger_mode="always_last", **_ACTIVE)
-        gr.on([each.input for each in self._paths], hinted, [job, *self._paths], self._hints, **_QUIET)
+        gr.on(inputs, typed, controls, self.state, trigger_mode="always_last", **ACTIVE)
+        gr.on([each.input for each in self._paths], hinted, [job, *self._paths], self._hints, **QUIET)
         gr.on(
             [load, job.change, self.revision.change], refreshed, [job, self.state],
-            [*controls, *self._hints], **_QUIET,
+            [*controls, *self._hints], **QUIET,
         )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ import gradio as gr
 
 from pipelines.errors import LikenessError
 from pipelines.spec import Config, catalog, read
-from studio.forms import DRAWN, KEPT, MethodForm, about, control
+from studio.forms import MethodForm, about, control
+from studio.heard import ACTIVE, DRAWN, QUIET, TYPED
 from studio.markup import Markup, tag
 from studio.words import count
 
@@ -78,8 +79,6 @@ class AddOns:
     """Methods around the one of a form; what they say goes into the form's own table, under "with"."""
 
     def __init__(self, page: Page, form: MethodForm, *, name: str) -> None:
-        from studio.page import ACTIVE, QUIET
-
         known = stackable()
         self.choice = gr.CheckboxGroup(
             [(each.title, key) for key, each in known.items()], value=chosen({}), label="Add around it",
@@ -127,5 +126,5 @@ class AddOns:
                 return {**now, "with": {**around, name: {**around[name], key: read(value)}}}
 
             shown.component.input(
-                keep, [shown.component, form.state], form.state, **KEPT,
+                keep, [shown.component, form.state], form.state, **TYPED,
             )  # fmt: skip

@@ -17,6 +17,7 @@ from studio.compose_start import Start
 from studio.compose_words import AUTO, help_lines, notes, prompts_of, reference_sets
 from studio.forms import MethodForm
 from studio.guarded import guarded
+from studio.heard import ACTIVE, QUIET
 from studio.presets_bar import PresetsBar
 from studio.stack import Stack
 
@@ -135,8 +136,6 @@ def _base(page: Page, sheet: Sheet) -> Any:
 
 
 def _seeds(page: Page, sheet: Sheet) -> Any:
-    from studio.page import QUIET
-
     with gr.Row():
         count = gr.Slider(
             1, 16, value=4, step=1, label="Pictures", elem_id="compose-count",
@@ -167,8 +166,6 @@ def _seeds(page: Page, sheet: Sheet) -> Any:
 
 
 def _shape(page: Page, sheet: Sheet, base: Any) -> None:
-    from studio.page import QUIET
-
     shape = gr.Radio(
         [], label="Size", elem_id="compose-shape", info="Sizes that the base was made for, in pixels."
     )
@@ -245,7 +242,6 @@ def _follow(
     page: Page, sheet: Sheet, base: Any, prompt: Any, negative: Any, words: Any, stack: Stack
 ) -> None:
     """The base's sentence and settings follow the base; the note on words follows what is typed."""
-    from studio.page import ACTIVE, QUIET
 
     def heard(request: gr.Request, name: str, text: str, avoid: str, rows: list[dict[str, Any]]) -> Any:
         return notes(page.desk(request), name, text, avoid, rows)
@@ -267,8 +263,6 @@ def _follow(
 def _costs(
     page: Page, asked: Any, form: MethodForm, steps: Any, count: Any, prompt: Any, sheet: Sheet
 ) -> None:
-    from studio.page import QUIET
-
     lines = sheet.bound[0].component
 
     def asks(table: dict[str, Any], many: float, each: float, text: str, split: bool) -> Any:

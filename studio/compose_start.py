@@ -19,6 +19,7 @@ from pipelines.jobs.references import PICTURES
 from studio.binding import Sheet
 from studio.desk import Desk
 from studio.guarded import guarded
+from studio.heard import ACTIVE, CLICKED, QUIET
 from studio.markup import ACT, Markup, action, clicked, note, tag
 
 if TYPE_CHECKING:
@@ -122,8 +123,6 @@ class Start:
     """Upload, painter and strength, bound to `start`, `mask` and `strength` of the sheet."""
 
     def __init__(self, page: Page, sheet: Sheet, *, name: str) -> None:
-        from studio.page import ACTIVE, QUIET
-
         self._page = page
         self.start, self.mask = gr.State(""), gr.State("")
         self.upload = gr.File(
@@ -145,7 +144,7 @@ class Start:
             [self.start.change, page.demo.load], guarded(self._drawn), [self.start, self.mask],
             self.painter, **QUIET,
         )  # fmt: skip
-        self.painter.click(guarded(self._done), self.start, [self.start, self.mask], **ACTIVE)
+        self.painter.click(guarded(self._done), self.start, [self.start, self.mask], **CLICKED)
 
     def _brought(self, request: gr.Request, path: str) -> tuple[str, str, None]:
         return bring(self._page.desk(request), path), "", None

@@ -13,6 +13,7 @@ from studio import compose_base
 from studio.binding import Sheet
 from studio.forms import MethodForm
 from studio.guarded import guarded
+from studio.heard import QUIET
 
 if TYPE_CHECKING:
     from studio.page import Page
@@ -36,8 +37,6 @@ _SEEN = """() => {
 
 def at_hand(page: Page, go: Any, name: str) -> None:
     """Ctrl+Enter in the boxes of words presses the button; on a phone a press brings the result into view."""
-    from studio.page import QUIET
-
     page.demo.load(None, None, None, js=_KEYS.replace("NAME", name), **QUIET)
     go.click(None, None, None, js=_SEEN.replace("NAME", name), **QUIET)
 
@@ -86,7 +85,6 @@ def base_choice(page: Page, sheet: Sheet, *, name: str) -> Any:
 
 def follow_base(page: Page, sheet: Sheet, base: Any, kind: str) -> None:
     """Once the sheet is whole: another base brings its own settings for this kind of job."""
-    from studio.page import QUIET
 
     def refill(request: gr.Request, name: str, *revisions: int) -> list[Any]:
         native = page.desk(request).native(name)

@@ -17,14 +17,11 @@ import gradio as gr
 from pydantic.fields import FieldInfo
 
 from pipelines.spec import Config, catalog, limits
+from studio.heard import ACTIVE, DRAWN, QUIET, TYPED
 
 MOST_STOPS = 400
 MOST_WIDE = 100
 FEW = 4
-KEPT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-"""For what changes a state: it goes through the queue, from where alone the browser hears of the change."""
-DRAWN: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "drawn"}
-"""For whatever draws controls: one after another, since Gradio walks all controls of a page meanwhile."""
 Table = dict[str, Any]
 
 
@@ -87,11 +84,11 @@ class MethodForm:
         )  # fmt: skip
         self.choice.input(
             self._chosen, [self.choice, self.state, self._past, self.revision],
-            [self.state, self._past, self.revision], **KEPT,
+            [self.state, self._past, self.revision], **ACTIVE,
         )  # fmt: skip
         self.revision.change(
             lambda table: gr.update(value=table.get("method")), self.state, self.choice,
-            queue=False, show_progress="hidden", api_visibility="private",
+            **QUIET,
         )  # fmt: skip
 
         @gr.render(inputs=[self.state], triggers=[load, self.revision.change], **DRAWN)
@@ -135,7 +132,7 @@ class MethodForm:
                 return set_to(now, key, kept.read(value)) if now.get("method") == name else now
 
             kept.component.input(
-                keep, [kept.component, self.state], self.state, **KEPT,
+                keep, [kept.component, self.state], self.state, **TYPED,
             )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import gradio as gr
 
 from studio.desk import Desk
 from studio.guarded import said
+from studio.heard import QUIET
 from studio.markup import problem
 
 PULSE = """
@@ -64,10 +65,9 @@ class Live:
         seen = gr.State([])
         pulse = gr.HTML(js_on_load=PULSE, address=self._address, elem_id="pulse", elem_classes="sr")
         outputs = [each for part in self._parts for each in part.outputs]
-        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        load(self._fresh, None, [*outputs, seen], **quiet)
+        load(self._fresh, None, [*outputs, seen], **QUIET)
         for ask in (pulse.click, *(each.then for each in after)):
-            ask(self._tick, seen, [*outputs, seen], **quiet, trigger_mode="once")
+            ask(self._tick, seen, [*outputs, seen], **QUIET, trigger_mode="once")
 
     def _fresh(self, request: gr.Request) -> list[Any]:
         return self._tick([], request)

@@ -20,6 +20,7 @@ from pipelines.artifacts import atomic_write
 from pipelines.errors import BadInput, LikenessError
 from studio.desk import Desk
 from studio.guarded import guarded
+from studio.heard import ACTIVE, QUIET
 from studio.markup import Markup, tag
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ class Board:
     """
 
     def __init__(self, page: Page, image: Any, mask: Any, *, name: str) -> None:
-        from studio.page import ACTIVE, QUIET
-
         self._page = page
         self.seen = gr.State(("", ""))
         self.place = gr.HTML(

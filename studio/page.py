@@ -19,11 +19,12 @@ from studio.binding import Sheet
 from studio.desk import Desk
 from studio.guarded import guarded
 from studio.hall import Hall
+from studio.heard import ACTIVE, CLICKED, QUIET, one_last
 from studio.live import Live
 from studio.markup import clicked, tag
 from studio.theme import LOOK
 
-__all__ = ["LOOK", "QUIET", "TABS", "Page", "build"]
+__all__ = ["LOOK", "TABS", "Page", "build"]
 
 TABS = (
     ("train", "Train Concept"),
@@ -33,10 +34,6 @@ TABS = (
     ("compare", "Compare"),
 )
 RACES = 5
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""For listeners that answer at once and need no sign of it."""
-ACTIVE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-"""For listeners that may take a moment."""
 
 
 class Page:
@@ -82,7 +79,7 @@ class Page:
             return {**sent, "number": last["number"] + 1} if sent else gr.skip()
 
         for place in places:
-            self.changed.append(place.click(guarded(answer), self.parcel, self.parcel, **ACTIVE))
+            self.changed.append(place.click(guarded(answer), self.parcel, self.parcel, **CLICKED))
 
     def finish(self) -> None:
         """Wire what runs across tabs; called once, after all are built."""
@@ -122,7 +119,7 @@ class Page:
             self.desk(request).keep(name, table)
 
         def restore(request: gr.Request, *revisions: int) -> list[Any]:
-            return sheet.filled(_nested(self.desk(request).draft(name)), *revisions)
+            return sheet.filled(_nested(sheet.unlike(self.desk(request).draft(name))), *revisions)
 
         changes = [each.change for each in sheet.components if hasattr(each, "change")]
         gr.on(changes, keep, sheet.components, None, trigger_mode="always_last", **QUIET)
@@ -144,10 +141,22 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Blocks(gr.Blocks):
-    """Gradio walks its table of listeners while a render of the same page may be adding to it."""
+    """Gradio's, without two of its faults."""
+
+    def get_config_file(self) -> Any:
+        """As Gradio's, with States that the browser knows to be empty.
+
+        It is never told a State's value. Where it was not told that either, the first answer that names a
+        State counts as a change of it, and everything that follows the State runs once for nothing.
+        """
+        config = super().get_config_file()
+        for each in config["components"]:
+            if each["type"] == "state":
+                each["props"]["value"] = None
+        return config
 
     def get_state_ids_to_track(self, block_fn: Any, state: Any) -> tuple[list[int], list[Any]]:
-        """As Gradio's, once more where the table grew meanwhile."""
+        """As Gradio's, which walks its table of listeners while a render of the same page may add to it."""
         for _ in range(RACES):
             with suppress(RuntimeError):
                 return super().get_state_ids_to_track(block_fn, state)
@@ -181,5 +190,9 @@ def build(hall: Hall) -> gr.Blocks:
                     import_module(f"studio.tabs.{name}").build(page)
         panel.build(page)
         page.finish()
+    for each in demo.fns.values():
+        if each.show_progress == "hidden":  # gr.render does not take the argument, see studio/heard.py
+            each.show_progress_on = []
+    one_last(demo.fns.values())
     demo.queue(max_size=64, default_concurrency_limit=8)
     return demo

@@ -12,6 +12,7 @@ from studio import base_manager, post
 from studio.base_manager import TOYBOX, Base, Found
 from studio.desk import Desk
 from studio.guarded import guarded
+from studio.heard import ACTIVE, QUIET
 from studio.markup import Markup, action, bar, join, note, tag, text
 from studio.panel_parts import CLICKS, fact
 from studio.words import size
@@ -28,8 +29,6 @@ TOYBOX_IS = (
 
 def build(page: Page) -> None:
     """The section: device, bases, adding one's own, signing in."""
-    from studio.page import ACTIVE
-
     with gr.Accordion("Base and device", open=False, elem_id="panel-bases") as whole:
         device = gr.HTML(elem_id="bases-device")
         cards = gr.HTML(js_on_load=CLICKS, elem_id="bases-list")
@@ -54,8 +53,6 @@ def build(page: Page) -> None:
 
 def _adding(page: Page) -> None:
     """Folders and files of this machine, for its own user."""
-    from studio.page import ACTIVE
-
     with gr.Accordion("Add a base of your own", open=False, elem_id="bases-add", visible=False) as own:
         where = gr.Textbox(
             label="Full path", elem_id="bases-path", placeholder="/home/me/models/my-model",
@@ -74,8 +71,6 @@ def _adding(page: Page) -> None:
 
 def _signing(page: Page) -> None:
     """The token for bases whose owner asks for an agreement."""
-    from studio.page import ACTIVE
-
     with gr.Accordion("Sign in to the Hub", open=False, elem_id="bases-sign", visible=False) as door:
         state = gr.HTML(elem_id="bases-signed")
         token = gr.Textbox(
@@ -103,7 +98,6 @@ def _signing(page: Page) -> None:
 
 def _for_the_owner(page: Page, part: gr.Accordion) -> None:
     """Show a part to the user of this very machine alone; what is in it refuses others as well."""
-    from studio.page import QUIET
 
     def offered(request: gr.Request) -> Any:
         return gr.update(visible=base_manager.may_add(page.desk(request)))

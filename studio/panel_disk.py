@@ -12,6 +12,7 @@ from studio import disk
 from studio.desk import Desk
 from studio.disk import Use, What
 from studio.guarded import guarded
+from studio.heard import ACTIVE, CLICKED
 from studio.markup import Markup, action, bar, clicked, join, tag
 from studio.panel_parts import CLICKS, fact, fold
 from studio.words import KINDS, ago, count, size
@@ -44,8 +45,6 @@ OFFERS: dict[str, tuple[str, str, str]] = {
 
 def build(page: Page) -> None:
     """The section; it is computed when it is opened, and after each clean-up."""
-    from studio.page import ACTIVE
-
     with gr.Accordion("Disk", open=False, elem_id="panel-disk") as whole:
         shown = gr.HTML(js_on_load=CLICKS, elem_id="disk-uses")
         days = gr.Radio(
@@ -65,7 +64,7 @@ def build(page: Page) -> None:
 
     whole.expand(guarded(draw), days, shown, **ACTIVE)
     days.input(guarded(draw), days, shown, **ACTIVE)
-    page.changed.append(shown.click(guarded(answer), days, shown, **ACTIVE))
+    page.changed.append(shown.click(guarded(answer), days, shown, **CLICKED))
 
 
 def done(desk: Desk, act: str, value: str, days: float) -> str:

@@ -17,6 +17,7 @@ from studio import base_manager, disk, library, post
 from studio.desk import Desk
 from studio.gallery import readouts
 from studio.guarded import guarded
+from studio.heard import ACTIVE
 from studio.library import Entry
 from studio.markup import Markup, action, clicked, empty, join, note, tag
 from studio.panel_parts import CLICKS, asked, fold
@@ -42,8 +43,6 @@ _FETCH = (
 
 def build(page: Page) -> None:
     """The section: cards, import, merge."""
-    from studio.page import ACTIVE
-
     with gr.Accordion("Library of concepts", open=False, elem_id="panel-library"):
         cards = gr.HTML(js_on_load=CLICKS, elem_id="library-cards")
         packed = gr.HTML(elem_id="library-packed")
@@ -162,8 +161,6 @@ def merge(desk: Desk, one: str, other: str, share: float) -> int:
 
 
 def _merging(page: Page) -> None:
-    from studio.page import ACTIVE
-
     one = gr.Dropdown(
         [], label="First", elem_id="merge-one", info="The concept that the slider favours at 1."
     )

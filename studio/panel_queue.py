@@ -13,6 +13,7 @@ from pipelines.jobs.store import Row
 from studio.desk import Desk
 from studio.gallery import took
 from studio.guarded import guarded
+from studio.heard import QUIET
 from studio.markup import Markup, action, bar, clicked, empty, join, tag
 from studio.panel_parts import CLICKS, icon, kind, subject
 from studio.words import STATES, ago, count, duration
@@ -25,8 +26,6 @@ SHOWN_WAITING, SHOWN_ENDED, LOG_LINES = 20, 8, 200
 
 def build(page: Page) -> None:
     """The section with its log."""
-    from studio.page import QUIET
-
     with gr.Accordion("Queue", open=True, elem_id="panel-queue"):
         jobs = gr.HTML(js_on_load=CLICKS, elem_id="queue-jobs")
         log = gr.HTML(js_on_load=CLICKS, elem_id="queue-log")

@@ -13,6 +13,7 @@ from pipelines.jobs.queries import Doctor
 from studio import base_manager, disk
 from studio.desk import Desk
 from studio.guarded import guarded
+from studio.heard import ACTIVE, QUIET
 from studio.markup import Markup, note, tag
 from studio.panel_parts import fact, script
 from studio.words import size
@@ -29,8 +30,6 @@ PREFERENCES = script("panel_settings")
 
 def build(page: Page) -> None:
     """The section."""
-    from studio.page import ACTIVE, QUIET
-
     with gr.Accordion("Settings", open=False, elem_id="panel-settings"):
         gr.HTML(preferences(), js_on_load=PREFERENCES, elem_id="settings-look")
         about = gr.HTML(elem_id="settings-about")

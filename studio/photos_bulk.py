@@ -11,6 +11,7 @@ from pipelines.jobs.kinds import PhotoSet
 from studio import photos_captions
 from studio.desk import Desk
 from studio.guarded import guarded
+from studio.heard import ACTIVE
 from studio.markup import Markup, note, problem
 from studio.words import count
 
@@ -26,8 +27,6 @@ HELP = (
 
 def build(page: Page) -> Any:
     """The folded tools; → the accordion."""
-    from studio.page import ACTIVE
-
     with gr.Accordion("Captions of all photos", open=False, visible=False, elem_id="train-captions") as bulk:
         gr.Markdown(HELP, elem_classes="about")
         with gr.Row():

@@ -14,6 +14,7 @@ from pipelines.jobs import presets, workspace
 from studio.binding import Sheet, same
 from studio.desk import Desk
 from studio.guarded import guarded
+from studio.heard import ACTIVE
 from studio.markup import Markup, note, tag
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ class PresetsBar:
         name: str,
         adjust: Callable[[Table], Table] = same,
     ) -> None:
-        from studio.page import ACTIVE
-
         self._page, self._sheet, self._folders, self._adjust = page, sheet, tuple(folders), adjust
         known = choices(self._folders)
         with gr.Row(elem_classes="preset-row"):

@@ -18,6 +18,7 @@ from studio import library
 from studio.binding import Sheet
 from studio.desk import Desk
 from studio.guarded import guarded
+from studio.heard import CLICKED, QUIET
 from studio.library import Entry
 from studio.markup import ACT, Markup, action, clicked, empty, join, tag
 from studio.words import size
@@ -60,8 +61,6 @@ class Stack:
     def __init__(
         self, page: Page, sheet: Sheet, prompt: Any, *, name: str, base: Any = None, sweeps: bool = True
     ) -> None:
-        from studio.page import ACTIVE, QUIET
-
         self._page, self._sweeps = page, sweeps
         self.state = gr.State([])
         self.revision = gr.State(0)
@@ -79,10 +78,10 @@ class Stack:
             [self.revision.change, where.change, page.demo.load], drawn, [self.state, where], self.rows,
             **QUIET,
         )  # fmt: skip
-        self.tray.click(guarded(self._added), [self.state, where], [self.state, self.rows], **ACTIVE)
+        self.tray.click(guarded(self._added), [self.state, where], [self.state, self.rows], **CLICKED)
         self.rows.click(
             guarded(self._asked), [self.state, where, prompt, self.swept],
-            [self.state, self.rows, prompt, self.swept], **ACTIVE,
+            [self.state, self.rows, prompt, self.swept], **CLICKED,
         )  # fmt: skip
         page.live.add(self.tray, lambda desk: desk.stamp("train", "merge", "demo", "library"), tray)
 

@@ -17,6 +17,7 @@ from studio.compare_form import AxesForm, collected
 from studio.compare_script import SCRIPT
 from studio.desk import Desk
 from studio.guarded import guarded
+from studio.heard import ACTIVE, QUIET
 from studio.markup import tag
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ KINDS = (
 
 def build(page: Page) -> None:
     """Two ways to compare, as tabs of their own."""
-    from studio.page import QUIET
-
     with gr.Tabs(elem_id="compare-ways") as ways:
         with gr.Tab("Runs side by side", id="runs", elem_id="compare-way-runs"):
             _runs(page)
@@ -48,8 +47,6 @@ def build(page: Page) -> None:
 
 
 def _runs(page: Page) -> None:
-    from studio.page import QUIET
-
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
             gr.HTML(tag("h3", "Your runs"))
@@ -138,8 +135,6 @@ def _grid_form() -> _Form:
 
 
 def _grid(page: Page) -> None:
-    from studio.page import ACTIVE
-
     sheet = Sheet("compare")
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
@@ -171,7 +166,6 @@ def _grid(page: Page) -> None:
 
 def _told(page: Page, form: _Form) -> None:
     """What the form says of itself: the drawing in short, and what the grid will cost."""
-    from studio.page import QUIET
 
     def known(request: gr.Request, table: Mapping[str, Any]) -> dict[str, Setting]:
         return _settings(compare_grid.varied(page.desk(request), table))
@@ -191,7 +185,6 @@ def _told(page: Page, form: _Form) -> None:
 
 def _filling(page: Page, form: _Form) -> None:
     """Drawings and axes in one click: the newest pictures, quick sweeps, ready-made grids."""
-    from studio.page import ACTIVE, QUIET
 
     def load(request: gr.Request, name: str, number: dict[str, Any]) -> Any:
         if not name:

@@ -12,6 +12,7 @@ from studio import compose_form, compose_gallery, post
 from studio.binding import Sheet
 from studio.compose_words import job_of
 from studio.guarded import guarded
+from studio.heard import ACTIVE, CLICKED
 from studio.markup import ACT, Markup, clicked
 from studio.stack import Stack, called, sweep_of
 
@@ -58,8 +59,6 @@ def build(page: Page) -> None:
 
 
 def _wire_draw(page: Page, controls: compose_form.Controls) -> None:
-    from studio.page import ACTIVE
-
     sheet = controls.sheet
 
     def draw(request: gr.Request, *values: Any) -> None:
@@ -74,7 +73,6 @@ def _wire_draw(page: Page, controls: compose_form.Controls) -> None:
 
 def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any) -> None:
     """Progress follows the store, and so do the pictures: new ones show themselves."""
-    from studio.page import ACTIVE
 
     def asked(event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
         act, value = clicked(event)
@@ -87,7 +85,7 @@ def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any) ->
     page.live.add(state, lambda desk: desk.stamp("compose"), compose_gallery.doing)
     page.live.add([shown, strip], compose_gallery.ended, compose_gallery.results)
     for place in (shown, strip):
-        place.click(guarded(asked), None, [taken, shown, strip], **ACTIVE)
+        place.click(guarded(asked), None, [taken, shown, strip], **CLICKED)
     page.answers(
         state, shown,
         more={
@@ -99,8 +97,6 @@ def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any) ->
 
 
 def _wire_drop(page: Page, dropped: Any) -> None:
-    from studio.page import ACTIVE
-
     def restore(request: gr.Request, path: str, last: dict[str, Any]) -> tuple[dict[str, Any], None]:
         sent = compose_gallery.restored(page.desk(request), path)
         return {**sent, "number": last["number"] + 1}, None
@@ -109,8 +105,6 @@ def _wire_drop(page: Page, dropped: Any) -> None:
 
 
 def _wire_sweep(page: Page, sheet: Sheet, stack: Stack) -> None:
-    from studio.page import ACTIVE
-
     def sweep(
         request: gr.Request, asked: Sequence[int], last: dict[str, Any], *values: Any
     ) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from studio.binding import Sheet
 from studio.edit_result import SLIDE
 from studio.forms import MethodForm
 from studio.guarded import guarded
+from studio.heard import ACTIVE
 from studio.markup import ACT, tag
 from studio.mask import Board
 from studio.stack import Stack
@@ -100,8 +101,6 @@ def _words(page: Page, sheet: Sheet) -> Any:
 
 
 def _sent(page: Page, sheet: Sheet, go: Any) -> None:
-    from studio.page import ACTIVE
-
     def send(request: gr.Request, *values: Any) -> None:
         desk = page.desk(request)
         base = str(sheet.form(values).get("base") or page.base)
@@ -111,8 +110,6 @@ def _sent(page: Page, sheet: Sheet, go: Any) -> None:
 
 
 def _brought(page: Page, files: Any) -> None:
-    from studio.page import ACTIVE
-
     def take(request: gr.Request, path: str | None, last: dict[str, Any]) -> Any:
         if not path:
             return gr.skip(), gr.skip()

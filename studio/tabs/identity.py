@@ -12,6 +12,7 @@ from studio import edit_drawing, identity_result, identity_tray, identity_weight
 from studio.binding import Sheet
 from studio.forms import MethodForm, choices
 from studio.guarded import guarded
+from studio.heard import ACTIVE, CLICKED, QUIET
 from studio.identity_tray import PERSON, THING, listed
 from studio.markup import ACT, Markup, clicked, tag
 
@@ -61,8 +62,6 @@ def checked(spec: JobSpec, shown: str, leave: bool) -> JobSpec:
 
 
 def _tray(page: Page) -> tuple[Any, Any, Any]:
-    from studio.page import ACTIVE, QUIET
-
     gr.HTML(_step(1, "References", "pictures of one subject"))
     files = gr.File(
         file_count="multiple", file_types=["image", ".heic", ".heif", ".avif"], height=136,
@@ -100,7 +99,7 @@ def _tray(page: Page) -> tuple[Any, Any, Any]:
 
     files.upload(guarded(upload), [files, tray], [tray, files, leave], **ACTIVE)
     for place in (shown, sources):
-        place.click(guarded(change), tray, tray, **ACTIVE)
+        place.click(guarded(change), tray, tray, **CLICKED)
     gr.on([tray.change, page.demo.load], guarded(draw), tray, shown, **QUIET)
     who.change(lambda what: gr.update(visible=what == PERSON, value=False), who, leave, **QUIET)
     return tray, who, leave
@@ -135,8 +134,6 @@ def _words(page: Page, sheet: Sheet, tray: Any) -> Any:
 
 def _installed(page: Page, form: MethodForm, base: Any) -> None:
     """Say at once what the chosen method lacks for the chosen base."""
-    from studio.page import ACTIVE
-
     place = gr.HTML(elem_id="identity-weights")
 
     def ask(request: gr.Request, table: dict[str, Any], name: str) -> Markup:
@@ -149,8 +146,6 @@ def _installed(page: Page, form: MethodForm, base: Any) -> None:
 
 
 def _sent(page: Page, sheet: Sheet, go: Any, people: tuple[Any, Any]) -> None:
-    from studio.page import ACTIVE
-
     def send(request: gr.Request, shown: str, leave: bool, *values: Any) -> None:
         desk = page.desk(request)
         form = sheet.form(values)

@@ -13,6 +13,7 @@ from studio import photos_bulk, photos_cards, photos_set, post, train_form, trai
 from studio.binding import Sheet
 from studio.desk import Desk
 from studio.guarded import guarded
+from studio.heard import ACTIVE, QUIET
 from studio.markup import ACT, Markup
 from studio.train_form import CHOOSER, Controls, step
 
@@ -57,16 +58,12 @@ def build(page: Page) -> None:
         if busy:
             gr.Info("It is queued, and starts when what runs now is done.", duration=6)
 
-    from studio.page import ACTIVE
-
     clicked = go.click(guarded(start), [rights, *sheet.components], None, **ACTIVE)
     page.changed.append(clicked)
 
 
 def _photos(page: Page) -> None:
     """Step 1: drop photos or take a sample; then the cards."""
-    from studio.page import ACTIVE
-
     with gr.Column(elem_id="train-drop"):
         drop = gr.File(
             file_count="multiple", file_types=FILES, label="Drop photos or a zip here", height=132,
@@ -170,8 +167,6 @@ def _crop(desk: Desk, value: str, fallback: str) -> None:
 
 def _ask(page: Page, controls: Controls) -> None:
     """The questions choose the method; they and the base are what the suggestion follows."""
-    from studio.page import QUIET
-
     sheet = controls.sheet
     revisions = sheet.revisions
 

@@ -59,6 +59,13 @@ def test_clearing_shows_every_default_again(sheet):
     assert filled[4] == {"method": "cfg"}
 
 
+def test_a_fresh_page_shows_what_a_draft_says_of_the_defaults(sheet):
+    fresh = {each.path: each.read(each.component.value) for each in sheet.bound}
+    assert sheet.unlike(fresh) == {}
+    assert sheet.unlike({**fresh, "seed": 9, "gone": 1}) == {"seed": 9, "gone": 1}
+    assert sheet.unlike({"prompts": [None]}) == {}  # a tuple comes back from a file as a list
+
+
 def test_values_that_do_not_fit_are_told(sheet):
     with pytest.raises(BadInput):
         sheet.job(["a", -1, 20, False, {"method": "cfg"}])
