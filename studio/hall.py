@@ -24,7 +24,7 @@ from pipelines.jobs.locks import device_of
 from pipelines.jobs.runner import Runner, SubprocessRunner
 from studio.desk import Desk
 from studio.guards import visitor_of
-from studio.settings import Settings
+from studio.settings import PULSE, Settings
 
 SWEEP = 600.0
 IDLE = 3600.0
@@ -119,7 +119,7 @@ class Hall:
             Route("/studio/asset/{path:path}", self._asset),
             Route("/studio/preview/{ident:int}", self._preview),
             Route("/studio/export/{name}", self._export),
-            Route("/studio/pulse", self._pulse),
+            Route(PULSE, self._pulse),
         ]
 
     def _pulse(self, request: Request) -> Response:

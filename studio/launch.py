@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from pipelines.errors import BadInput, LikenessError, MissingAsset, UnknownName
 from studio.port import listen, names_of, url_of
 from studio.quicker import skip_stub_files
-from studio.settings import Settings, from_words
+from studio.settings import PULSE, Settings, from_words
 from studio.splash import Splash
 
 if TYPE_CHECKING:
@@ -225,19 +225,17 @@ def prepare(settings: Settings) -> None:
 
 
 class Greeter:
-    """Warms the worker up a moment after the first page was served, when its files are through."""
+    """Warms the worker up once a page asks for its first pulse: until then the machine is needed for it."""
 
-    def __init__(self, app: App, warm: Callable[[], object], after: float = 1.0) -> None:
-        self._app, self._warm, self._after, self._met = app, warm, after, False
+    def __init__(self, app: App, warm: Callable[[], object]) -> None:
+        self._app, self._warm, self._met = app, warm, False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass the request on; after the first for the page, begin to warm up."""
+        """Pass the request on; after the first pulse, begin to warm up."""
         await self._app(scope, receive, send)
-        if not self._met and scope["type"] == "http" and scope["path"] == "/":
-            import asyncio
-
+        if not self._met and scope["type"] == "http" and scope["path"].endswith(PULSE):
             self._met = True
-            asyncio.get_running_loop().call_later(self._after, self._warm)
+            self._warm()
 
 
 def _with_password(settings: Settings) -> Settings:

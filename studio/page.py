@@ -22,6 +22,7 @@ from studio.hall import Hall
 from studio.heard import ACTIVE, CLICKED, QUIET, one_last
 from studio.live import Live
 from studio.markup import clicked, tag
+from studio.settings import PULSE
 from studio.theme import LOOK
 
 __all__ = ["LOOK", "TABS", "Page", "build"]
@@ -41,7 +42,7 @@ class Page:
 
     def __init__(self, hall: Hall, demo: gr.Blocks) -> None:
         self.hall, self.demo = hall, demo
-        self.live = Live(self.desk, f"{hall.settings.root_path.rstrip('/')}/studio/pulse")
+        self.live = Live(self.desk, f"{hall.settings.root_path.rstrip('/')}{PULSE}")
         self.parcel = gr.State({"to": "", "table": {}, "number": 0, "note": ""})
         self.tabs: Any = None
         self.changed: list[Any] = []

@@ -21,6 +21,8 @@ from pipelines.errors import BadInput, UnknownName
 
 Device = Literal["auto", "cpu", "cuda"]
 
+PULSE = "/studio/pulse"
+"""Where a page asks once a second whether anything changed."""
 ABOUT = """The studio in the browser: Train Concept, Compose, Edit, Identity, Compare."""
 ENVIRONMENT = """
 Every option has a twin in the environment, which the option overrules: LIKENESS_HOST, LIKENESS_PORT,

@@ -24,7 +24,7 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="refresh" content="1">
+<noscript><meta http-equiv="refresh" content="1"></noscript>
 <title>Likeness Studio is starting…</title>
 <style>
 :root {{ color-scheme: light dark; --back: #fbfaf8; --ink: #1c1a17; --soft: #57524a; --line: #e7e4dd;
@@ -39,7 +39,7 @@ h1 {{ margin: 1rem 0 .25rem; font-size: 1.25rem; font-weight: 600; text-wrap: ba
 p {{ margin: 0; color: var(--soft); text-wrap: balance }}
 .track {{ margin-top: 1.75rem; height: 4px; border-radius: 2px; background: var(--line); overflow: hidden }}
 .bar {{ height: 100%; border-radius: 2px; background: var(--bar); transform-origin: left;
-  animation: grow {seconds}s ease-out -{elapsed:.2f}s both }}
+  animation: grow {seconds}s steps(48) -{elapsed:.2f}s both }}
 @keyframes grow {{ from {{ transform: scaleX(.03) }} to {{ transform: scaleX(.97) }} }}
 @media (prefers-reduced-motion: reduce) {{ .bar {{ animation-play-state: paused }} }}
 </style>
@@ -53,6 +53,16 @@ p {{ margin: 0; color: var(--soft); text-wrap: balance }}
 <p>{doing}. This page opens by itself.</p>
 <div class="track"><div class="bar"></div></div>
 </main>
+<script>
+setInterval(async () => {{
+  try {{
+    const answer = await fetch(location.href, {{cache: 'no-store', headers: {{Accept: 'text/html'}}}});
+    if (answer.ok) return location.reload();
+    const next = new DOMParser().parseFromString(await answer.text(), 'text/html').querySelector('p');
+    if (next) document.querySelector('p').textContent = next.textContent;
+  }} catch {{}}
+}}, 200);
+</script>
 </body>
 </html>
 """

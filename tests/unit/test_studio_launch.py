@@ -1,5 +1,6 @@
 """Starting and ending the studio: words, ports, the page behind its guards, Ctrl-C."""
 
+import asyncio
 import json
 import os
 import signal
@@ -237,6 +238,8 @@ def test_the_page_is_served_and_the_worker_warms_up():
         assert "A page" in answer.text
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "set-cookie" not in answer.headers  # one's own machine knows no visitors
+        assert not hall.warmed.is_set()
+        visitor.get(settings.PULSE)
         assert hall.warmed.wait(timeout=5)
         assert visitor.get("/studio/work/a.png").text == "work a.png"
 
@@ -470,3 +473,16 @@ def test_gradio_writes_no_stub_files_and_a_gradio_without_them_is_no_matter(tmp_
             text=True,
         )
         assert found.stdout.split() == [expected, "1"], found.stderr
+
+
+def test_the_worker_warms_up_when_a_page_stands_not_while_it_is_made():
+    warmed = []
+
+    async def app(scope, receive, send):
+        pass
+
+    greeter = launch.Greeter(app, lambda: warmed.append(True))
+    for path in ("/", "/assets/index.js", "/inner/studio/pulse", "/studio/pulse"):
+        before = len(warmed)
+        asyncio.run(greeter({"type": "http", "path": path}, None, None))
+        assert len(warmed) - before == (path == "/inner/studio/pulse")
