@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from pipelines.jobs import presets
 from pipelines.jobs.pictures import SAMPLERS
-from studio import compose_base
+from studio import bases, post
 from studio.binding import Sheet
 from studio.compose_addons import AddOns, cost
-from studio.compose_gallery import fresh_seed, past, told
+from studio.compose_gallery import fresh_seed, past
 from studio.compose_start import Start
 from studio.compose_words import AUTO, help_lines, notes, prompts_of, reference_sets
 from studio.forms import MethodForm
@@ -53,7 +52,7 @@ def build(page: Page) -> Controls:
     sheet = Sheet("compose")
     native = page.hall.native(page.base)
     prompt, negative, words = _words(page, sheet)
-    base = _base(page, sheet)
+    base = bases.choice(page, sheet, name="compose")
     stack = Stack(page, sheet, prompt, name="compose", base=base)
     go = gr.Button("Draw", variant="primary", size="lg", elem_id="compose-go", elem_classes="primary-action")
     asked = gr.HTML(elem_id="compose-cost")
@@ -71,7 +70,7 @@ def build(page: Page) -> Controls:
     steps = _sampler(sheet, native)
     _measured(page, sheet)
     with gr.Accordion("Presets", open=False, elem_id="compose-presets-fold"):
-        bar = PresetsBar(page, sheet, ("compose", "guidance"), name="compose", adjust=told)
+        bar = PresetsBar(page, sheet, ("compose", "guidance"), name="compose", adjust=post.told)
     _follow(page, sheet, base, prompt, negative, words, stack)
     _costs(page, asked, form, steps, count, prompt, sheet)
     bar.wire()
@@ -116,23 +115,6 @@ def _words(page: Page, sheet: Sheet) -> tuple[Any, Any, Any]:
     sheet.add("negative", negative)
     page.live.add(helped, lambda desk: desk.stamp("wildcards"), help_lines)
     return prompt, negative, words
-
-
-def _base(page: Page, sheet: Sheet) -> Any:
-    only = page.hall.settings.hosting.bases == "toybox"
-    known = [page.base] if only else list(presets.names("bases"))
-    titles = [(compose_base.title(None, each), each) for each in known]
-    base = gr.Dropdown(
-        titles, value=page.base, label="Base", elem_id="compose-base",
-        allow_custom_value=True, info="The model that draws. Another one brings its own settings.",
-    )  # fmt: skip
-    sheet.add("base", base)
-    page.live.add(
-        base,
-        lambda desk: desk.stamp("bases"),
-        lambda desk: gr.update(choices=compose_base.titles(desk)),
-    )
-    return base
 
 
 def _seeds(page: Page, sheet: Sheet) -> Any:
@@ -185,13 +167,13 @@ def _shape(page: Page, sheet: Sheet, base: Any) -> None:
 
     def show(request: gr.Request, name: str, wide: str, high: str) -> Any:
         desk = page.desk(request)
-        known = compose_base.shapes(desk, name)
-        now = compose_base.shape_of(number(wide), number(high), compose_base.native_size(desk, name))
+        known = bases.shapes(desk, name)
+        now = bases.shape_of(number(wide), number(high), bases.native_size(desk, name))
         return gr.update(choices=known, value=now if now in [value for _, value in known] else None)
 
     def choose(request: gr.Request, chosen: str, name: str) -> tuple[str, str]:
-        sides = compose_base.sides(chosen)
-        own = compose_base.native_size(page.desk(request), name)[:2]
+        sides = bases.sides(chosen)
+        own = bases.native_size(page.desk(request), name)[:2]
         return ("", "") if sides == own else (str(sides[0]), str(sides[1]))
 
     gr.on(
@@ -247,10 +229,10 @@ def _follow(
         return notes(page.desk(request), name, text, avoid, rows)
 
     def refill(request: gr.Request, name: str, *revisions: int) -> list[Any]:
-        return sheet.filled(compose_base.filling(page.desk(request), name), *revisions)
+        return sheet.filled(bases.filling(page.desk(request), name), *revisions)
 
     def describe(request: gr.Request, name: str) -> Any:
-        return gr.update(info=compose_base.sentence(page.desk(request), name))
+        return gr.update(info=bases.sentence(page.desk(request), name))
 
     gr.on([base.change, page.demo.load], guarded(describe), base, base, **QUIET)
     base.input(guarded(refill), [base, *sheet.revisions], sheet.outputs, **ACTIVE)

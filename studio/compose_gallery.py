@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import secrets
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from pipelines.artifacts import atomic_write
-from pipelines.errors import BadInput, LikenessError
-from pipelines.jobs import pictures
+from pipelines.errors import BadInput
 from pipelines.jobs.spec import Compose, from_table
 from pipelines.jobs.store import Row
-from studio import gallery, library, post
+from studio import gallery, post
 from studio.desk import Desk
 from studio.markup import Markup, action, empty, join, note, tag
 from studio.words import count, size
@@ -153,63 +152,13 @@ def fresh(desk: Desk, value: str) -> None:
 
 def example(desk: Desk, value: str) -> dict[str, Any]:
     """A prompt to begin with, for the form."""
-    return post.parcel(KIND, told({"prompts": [value]}))
+    return post.parcel(KIND, post.told({"prompts": [value]}))
 
 
 def whole(desk: Desk, value: str) -> dict[str, Any]:
     """All settings of a job, for the form."""
     table = post.settings(_row(desk, value).spec.portable())
-    return post.parcel(KIND, told(table), "These are the settings of the whole job.")
-
-
-def restored(desk: Desk, path: Path | str) -> dict[str, Any]:
-    """The settings that a dropped picture carries, as a parcel for the tab that they are of.
-
-    What cannot be used is named in the note. Raises BadInput where the picture says nothing of itself.
-    """
-    try:
-        found = pictures.like(path)
-    except BadInput as error:
-        # the name of an upload is the browser's, and its folder nobody's business
-        said = error.message.replace(str(path), Path(path).name)
-        raise BadInput(said, error.remedy) from None
-    table, lost = dressed(desk, found.table)
-    ignored = [*found.ignored, *lost]
-    kind = str(table.get("kind", KIND))
-    to = "identity" if kind == KIND and table.get("reference") else kind
-    left = f" Left out, since nothing here answers to it: {', '.join(ignored)}." if ignored else ""
-    return post.parcel(to, told(post.settings(table)), f"The settings of the picture are back.{left}")
-
-
-def dressed(desk: Desk, table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A picture's settings with adapters named as this library has them; and those that it does not have."""
-    known = library.adapters(desk)
-    rows: list[dict[str, Any]] = []
-    lost: list[str] = []
-    for each in cast("Sequence[Mapping[str, Any]]", table.get("adapters") or ()):
-        named = str(each["adapter"])
-        found = _found(desk, known, named)
-        if found:
-            rows.append({"adapter": found, "weight": each.get("weight", 1.0)})
-        else:
-            lost.append(f"the adapter {named.partition('#')[0]}")
-    return {**table, "adapters": rows}, lost
-
-
-def _found(desk: Desk, known: Sequence[library.Entry], named: str) -> str:
-    try:
-        return library.entry(desk, named).reference
-    except LikenessError:
-        wanted = named.casefold()
-        names = ((each.title.casefold(), each.reference.rpartition(":")[2].casefold()) for each in known)
-        return next((each.reference for each, own in zip(known, names, strict=True) if wanted in own), "")
-
-
-def told(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A job's table with what only the page knows beside it: whether every line is a prompt of its own."""
-    if "prompts" not in table:
-        return dict(table)
-    return {**table, "_lines": len(table["prompts"]) > 1}
+    return post.parcel(KIND, post.told(table), "These are the settings of the whole job.")
 
 
 def packed(desk: Desk, value: str) -> Markup:

@@ -9,7 +9,6 @@ import gradio as gr
 from pipelines.jobs import presets
 from pipelines.jobs.pictures import SAMPLERS
 from pipelines.jobs.spec import KINDS
-from studio import compose_base
 from studio.binding import Sheet
 from studio.forms import MethodForm
 from studio.guarded import guarded
@@ -65,22 +64,6 @@ def prompt_box(sheet: Sheet, *, name: str, label: str, placeholder: str, info: s
         elem_id=f"{name}-prompt",
     )  # fmt: skip
     return sheet.add("prompts", box, words, first)
-
-
-def base_choice(page: Page, sheet: Sheet, *, name: str) -> Any:
-    """The base; choosing another brings its own settings into the form. Wire it with `follow_base`."""
-    only = page.hall.settings.hosting.bases == "toybox"
-    known = [page.base] if only else list(presets.names("bases"))
-    titles = [(str(presets.load("bases", each).get("title", each)), each) for each in known]
-    base = gr.Dropdown(
-        titles, value=page.base, label="Base", elem_id=f"{name}-base",
-        allow_custom_value=True, info="The model that draws. Another one brings its own settings.",
-    )  # fmt: skip
-    sheet.add("base", base)
-    page.live.add(
-        base, lambda desk: desk.stamp("bases"), lambda desk: gr.update(choices=compose_base.titles(desk))
-    )
-    return base
 
 
 def follow_base(page: Page, sheet: Sheet, base: Any, kind: str) -> None:

@@ -15,7 +15,7 @@ from pipelines.jobs.kinds import PhotoSet
 from pipelines.jobs.spec import JobSpec
 from pipelines.jobs.store import Row
 from pipelines.jobs.vocabulary import unknown
-from studio import photos_set, train_chooser
+from studio import bases, photos_set, train_chooser
 from studio.binding import Sheet
 from studio.desk import Desk
 from studio.forms import MethodForm
@@ -97,8 +97,8 @@ def how_to_learn(page: Page, sheet: Sheet) -> tuple[MethodForm, Any]:
     shown = gr.HTML(elem_id="train-how")
     with gr.Accordion("Change how it learns", open=False, elem_id="train-how-fold"):
         base = gr.Dropdown(
-            base_choices(list(presets.names("bases"))), value=page.base, label="Base", filterable=False,
-            elem_id="train-base",
+            [(bases.title(None, each), each) for each in presets.names("bases")], value=page.base,
+            label="Base", filterable=False, elem_id="train-base",
             info="The model that learns. What it learns works with this kind of base only.",
         )  # fmt: skip
         sheet.add("base", base)
@@ -121,7 +121,7 @@ def how_to_learn(page: Page, sheet: Sheet) -> tuple[MethodForm, Any]:
 
 def how(base: str, table: Mapping[str, Any]) -> Markup:
     """Step 3 in one line: the base, the method and its first figures."""
-    title = base_choices([base])[0][0]
+    title = bases.title(None, base)
     first, *rest = in_short("concepts", table) or ["No method"]
     return tag("p", tag("b", first), " on ", tag("b", title), *(f" · {each}" for each in rest), cls="how")
 
@@ -188,15 +188,6 @@ def _watching(sheet: Sheet) -> None:
                 info="The same seed and settings give the same result again.",
             ),
         )  # fmt: skip
-
-
-def base_choices(names: Sequence[str]) -> list[tuple[str, str]]:
-    """(title, name) of bases."""
-    known = presets.names("bases")
-    return [
-        (str(presets.read_file(known[name]).get("title", name)) if name in known else name, name)
-        for name in names
-    ]
 
 
 def job(desk: Desk, sheet: Sheet, values: Sequence[Any], agreed: bool) -> JobSpec:

@@ -98,7 +98,7 @@ def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any) ->
 
 def _wire_drop(page: Page, dropped: Any) -> None:
     def restore(request: gr.Request, path: str, last: dict[str, Any]) -> tuple[dict[str, Any], None]:
-        sent = compose_gallery.restored(page.desk(request), path)
+        sent = post.restored(page.desk(request), path)
         return {**sent, "number": last["number"] + 1}, None
 
     dropped.upload(guarded(restore), [dropped, page.parcel], [page.parcel, dropped], **ACTIVE)

@@ -8,7 +8,7 @@ import gradio as gr
 
 from pipelines.errors import BadInput
 from pipelines.jobs.spec import JobSpec
-from studio import edit_drawing, edit_result, edit_samples, post
+from studio import bases, edit_drawing, edit_result, edit_samples, post
 from studio.binding import Sheet
 from studio.edit_result import SLIDE
 from studio.forms import MethodForm
@@ -92,7 +92,7 @@ def _words(page: Page, sheet: Sheet) -> Any:
     sheet.add_form("edit", form)
     edit_drawing.seeds(sheet, name="edit")
     go = gr.Button("Edit", variant="primary", size="lg", elem_id="edit-go", elem_classes="primary-action")
-    base = edit_drawing.base_choice(page, sheet, name="edit")
+    base = bases.choice(page, sheet, name="edit")
     Stack(page, sheet, prompt, name="edit", base=base, sweeps=False)
     edit_drawing.drawing(page, sheet, own, name="edit")
     edit_drawing.at_hand(page, go, "edit")

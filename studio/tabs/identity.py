@@ -8,7 +8,7 @@ import gradio as gr
 
 from pipelines.errors import BadInput
 from pipelines.jobs.spec import JobSpec
-from studio import edit_drawing, identity_result, identity_tray, identity_weights
+from studio import bases, edit_drawing, identity_result, identity_tray, identity_weights
 from studio.binding import Sheet
 from studio.forms import MethodForm, choices
 from studio.guarded import guarded
@@ -122,7 +122,7 @@ def _words(page: Page, sheet: Sheet, tray: Any) -> Any:
     )
     sheet.add_form(FAMILY, form, bind=False)
     sheet.add(f"{FAMILY}.images", tray, lambda value: listed(value) or None, listed)
-    base = edit_drawing.base_choice(page, sheet, name="identity")
+    base = bases.choice(page, sheet, name="identity")
     _installed(page, form, base)
     edit_drawing.seeds(sheet, name="identity", count=4)
     go = gr.Button("Draw", variant="primary", size="lg", elem_id="identity-go", elem_classes="primary-action")

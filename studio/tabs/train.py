@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from pipelines.errors import BadInput
-from studio import photos_bulk, photos_cards, photos_set, post, train_form, train_live
+from studio import bases, photos_bulk, photos_cards, photos_set, post, train_form, train_live
 from studio.binding import Sheet
 from studio.desk import Desk
 from studio.guarded import guarded
@@ -201,7 +201,7 @@ def _follow(page: Page, controls: Controls, forecast: Any) -> None:
     page.live.add(
         controls.base,
         lambda desk: tuple(desk.base_names()),
-        lambda desk: gr.update(choices=train_form.base_choices(desk.base_names())),
+        lambda desk: gr.update(choices=bases.titles(desk)),
     )
     page.live.add(
         forecast,

@@ -90,7 +90,7 @@ def test_a_start_with_a_painted_mask(studio: Served, tab: Tab) -> None:
     tab.open(studio.url, "Compose")
     tab.unfold("compose-start-fold")
     tab.page.set_input_files("#compose-start input[type=file]", str(assets() / "samples/house.png"))
-    canvas = tab.page.locator("#compose-painter canvas")
+    canvas = tab.page.locator("#compose-mask canvas")
     canvas.wait_for()
     canvas.scroll_into_view_if_needed()
     box: Any = canvas.bounding_box()
@@ -103,6 +103,9 @@ def test_a_start_with_a_painted_mask(studio: Served, tab: Tab) -> None:
     job: Any = studio.newest("compose")
     assert job.mask.startswith("upload:masks/")
     assert Path(studio.desk.path(job.start)).is_file()
+    tab.act("#compose-start-about", "nothing")
+    until(lambda: not studio.desk.draft("compose").get("start"))
+    canvas.wait_for(state="hidden")
 
 
 def test_nothing_to_draw_is_said_in_words(studio: Served, tab: Tab) -> None:

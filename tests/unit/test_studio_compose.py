@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
 import time
@@ -20,12 +19,13 @@ from pipelines.jobs.kinds import Compose
 from pipelines.jobs.spec import from_table
 from pipelines.progress import Job
 from studio import (
+    bases,
     compose_addons,
-    compose_base,
     compose_gallery,
     compose_start,
     compose_words,
     page,
+    post,
     presets_bar,
     stack,
 )
@@ -126,7 +126,7 @@ def test_the_form_makes_a_job_and_shows_it_again(desk: Desk, sheet: Sheet) -> No
     assert (job.width, job.height, job.sampler.steps, job.score) == (96, 160, 9, False)
     assert job.adapters[0].weight == 0.75
     assert job.guidance["scale"] == 3.0
-    table = compose_gallery.told(job.portable())
+    table = post.told(job.portable())
     shown = dict(
         zip((each.path for each in sheet.bound), sheet.filled(table, *(0 for _ in sheet.forms)), strict=False)
     )
@@ -281,33 +281,23 @@ def test_a_step_costs_what_the_methods_declare() -> None:
 
 
 def test_sizes_are_those_that_the_base_draws(desk: Desk) -> None:
-    width, height, step = compose_base.native_size(desk, "toybox")
+    width, height, step = bases.native_size(desk, "toybox")
     assert (width, height) == (128, 128)
-    for _, shape in compose_base.shapes(desk, "toybox"):
-        sides = compose_base.sides(shape)
+    for _, shape in bases.shapes(desk, "toybox"):
+        sides = bases.sides(shape)
         assert all(side % step == 0 for side in sides)
         assert 0.6 < sides[0] * sides[1] / (width * height) < 1.5
-    assert compose_base.native_size(desk, "sdxl")[:2] == (1024, 1024)
-    assert "demonstration" in compose_base.sentence(desk, "toybox")
+    assert bases.native_size(desk, "sdxl")[:2] == (1024, 1024)
+    assert "demonstration" in bases.sentence(desk, "toybox")
 
 
 def test_another_base_brings_its_own_settings(desk: Desk) -> None:
-    table = compose_base.filling(desk, "sdxl")
+    table = bases.filling(desk, "sdxl")
     assert table["sampler"]["name"] == "dpmpp_2m"
-    assert compose_base.filling(desk, "toybox")["width"] is None
+    assert bases.filling(desk, "toybox")["width"] is None
 
 
 # ---- the picture to begin from
-
-
-def test_a_mask_is_kept_as_it_came_and_nothing_else_is(desk: Desk, tmp_path: Path) -> None:
-    path = tmp_path / "mask.png"
-    Image.new("L", (4, 4), 255).save(path)
-    reference = compose_start.keep_mask(desk, base64.b64encode(path.read_bytes()).decode())
-    assert desk.path(reference).read_bytes() == path.read_bytes()
-    for data in ("", "no base64!", base64.b64encode(b"GIF89a").decode()):
-        with pytest.raises(BadInput, match="mask"):
-            compose_start.keep_mask(desk, data)
 
 
 def test_a_picture_to_begin_from_is_copied(desk: Desk, tmp_path: Path) -> None:
@@ -316,9 +306,10 @@ def test_a_picture_to_begin_from_is_copied(desk: Desk, tmp_path: Path) -> None:
     reference = compose_start.bring(desk, str(path))
     path.unlink()
     assert desk.path(reference).is_file()
-    assert "canvas" in compose_start.painter(desk, reference)
-    assert compose_start.painter(desk, "") == ""
-    assert "note" in compose_start.painter(desk, "file:/etc/passwd")
+    assert "Begin from noise" in compose_start.told(desk, reference)
+    assert "note" not in compose_start.told(desk, reference)
+    assert compose_start.told(desk, "") == ""
+    assert "note" in compose_start.told(desk, "file:/etc/passwd")
 
 
 # ---- results
@@ -358,7 +349,7 @@ def test_a_dropped_picture_brings_its_settings(desk: Desk, tmp_path: Path) -> No
     adapter = desk.path(own) / "adapter.safetensors"
     spec = Compose(prompts=("a dog",), seed=3, adapters=({"adapter": str(adapter), "weight": 0.5},))  # type: ignore[arg-type]
     path = pictures.save(tmp_path / "p.png", Image.new("RGB", (8, 8)), spec.shareable())
-    sent = compose_gallery.restored(desk, path)
+    sent = post.restored(desk, path)
     assert sent["to"] == "compose"
     assert sent["table"]["seed"] == 3
     assert sent["table"]["adapters"] == [{"adapter": own, "weight": 0.5}]
@@ -374,14 +365,14 @@ def test_a_foreign_picture_says_what_was_left_out(desk: Desk, tmp_path: Path) ->
     )
     path = tmp_path / "p.png"
     Image.new("RGB", (8, 8)).save(path, pnginfo=info)
-    sent = compose_gallery.restored(desk, path)
+    sent = post.restored(desk, path)
     assert sent["table"]["prompts"] == ["a cat"]
     assert sent["table"]["adapters"] == []
     assert "strange" in sent["note"]
     assert "Clip skip" in sent["note"]
     Image.new("RGB", (8, 8)).save(path)
     with pytest.raises(BadInput) as caught:
-        compose_gallery.restored(desk, path)
+        post.restored(desk, path)
     assert str(tmp_path) not in caught.value.message
 
 

@@ -1,20 +1,39 @@
-"""The base picker of Compose: what can be drawn with, what it is, and the sizes that suit it."""
+"""The choice of a base: what there is to draw with, what each is, and the sizes that suit it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+import gradio as gr
 
 from pipelines.artifacts import assets
 from pipelines.jobs import presets
+from studio.binding import Sheet
 from studio.desk import Desk
 from studio.words import size
+
+if TYPE_CHECKING:
+    from studio.page import Page
 
 NATIVE, STEP = 512, 64
 """Pixels and their step where a base does not say its own."""
 _RATIOS = (("Square", 1.0), ("Portrait", 3 / 4), ("Landscape", 4 / 3), ("Wide", 16 / 9))
 _JSON_LIMIT = 1024 * 1024
+
+
+def choice(page: Page, sheet: Sheet, *, name: str) -> Any:
+    """The control, bound to `base` of a sheet. A base may also be typed: a folder, a file, a repository."""
+    only = page.hall.settings.hosting.bases == "toybox"
+    known = [page.base] if only else list(presets.names("bases"))
+    base = gr.Dropdown(
+        [(title(None, each), each) for each in known], value=page.base, label="Base", elem_id=f"{name}-base",
+        allow_custom_value=True, info="The model that draws. Another one brings its own settings.",
+    )  # fmt: skip
+    sheet.add("base", base)
+    page.live.add(base, lambda desk: desk.stamp("bases"), lambda desk: gr.update(choices=titles(desk)))
+    return base
 
 
 def titles(desk: Desk) -> list[tuple[str, str]]:
