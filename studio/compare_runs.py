@@ -289,7 +289,7 @@ def _side(desk: Desk, each: Entry) -> Markup:
     )
     return tag(
         "section",
-        tag("h4", tag("b", each.name), " ", each.title, title=each.title),
+        tag("h3", tag("b", each.name), " ", each.title, title=each.title),
         tag("p", figures or "not measured", cls="quiet"),
         tag("div", *images[:PICTURES], cls="pair"),
         more,

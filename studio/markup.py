@@ -64,6 +64,12 @@ def clicked(event: Any) -> tuple[str, str]:
     return str(table.get("act", "")), str(table.get("value", ""))
 
 
+def step(number: int, title: str, hint: str = "") -> Markup:
+    """The heading of a step of a tab."""
+    aside = tag("span", hint) if hint else None
+    return tag("div", tag("i", str(number)), tag("h2", title), aside, cls="step")
+
+
 def note(*inside: object, kind: str = "info") -> Markup:
     """A sentence set apart; `kind` is info, good, warning or bad."""
     role = "alert" if kind == "bad" else "status"

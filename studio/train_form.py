@@ -43,13 +43,6 @@ class Controls:
     rights: Any
 
 
-def step(number: int, title: str, hint: str = "") -> Markup:
-    """The heading of a step."""
-    return tag(
-        "div", tag("i", str(number)), tag("h3", title), tag("span", hint) if hint else None, cls="step"
-    )
-
-
 def what_is_it(sheet: Sheet) -> tuple[list[Any], Any, Any]:
     """Step 2: the three questions, the words, the rights note. → questions, why, rights"""
     with gr.Row():

@@ -39,7 +39,7 @@ def title_of(row: Row) -> str:
 
 def state(desk: Desk, row: Row, story: Story, waiting: list[Row]) -> Markup:
     """How far it is, what can be done about it, and which trainings wait behind it."""
-    parts: list[Markup] = [tag("h4", title_of(row), cls="subject")]
+    parts: list[Markup] = [tag("h3", title_of(row), cls="subject")]
     if row.status == "queued":
         parts.append(_line(desk.queue.why_it_waits(row.id), "Waiting", 0.0))
         parts.append(

@@ -49,7 +49,7 @@ def build(page: Page) -> None:
 def _runs(page: Page) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
-            gr.HTML(tag("h3", "Your runs"))
+            gr.HTML(tag("h2", "Your runs"))
             kind = gr.Radio(
                 list(KINDS), value="", label="Kind", elem_id="compare-kind", interactive=True,
                 info="Which runs to list.",
@@ -60,7 +60,7 @@ def _runs(page: Page) -> None:
             )  # fmt: skip
             shelf = gr.HTML(js_on_load=SCRIPT, elem_id="compare-list")
         with gr.Column(scale=7, min_width=320, elem_classes="section"):
-            gr.HTML(tag("h3", "Side by side"))
+            gr.HTML(tag("h2", "Side by side"))
             board = gr.HTML(js_on_load=SCRIPT, elem_id="compare-board")
 
     def search(request: gr.Request, kind: str, text: str) -> None:
@@ -104,10 +104,10 @@ class _Form:
 def _grid_form() -> _Form:
     """What is drawn, what varies, and the button."""
     job = gr.State({})
-    gr.HTML(tag("h3", "1 · What is drawn"))
+    gr.HTML(tag("h2", "1 · What is drawn"))
     about = gr.HTML(elem_id="compare-about")
     newest = gr.Button("Vary my newest pictures", size="sm", elem_id="compare-newest")
-    gr.HTML(tag("h3", "2 · What varies"))
+    gr.HTML(tag("h2", "2 · What varies"))
     with gr.Row(elem_classes="quick"):
         quick = {
             name: gr.Button(label, size="sm", min_width=90, elem_id=f"compare-quick-{name}")

@@ -14,7 +14,7 @@ from studio.edit_result import SLIDE
 from studio.forms import MethodForm
 from studio.guarded import guarded
 from studio.heard import ACTIVE
-from studio.markup import ACT, tag
+from studio.markup import ACT, step
 from studio.mask import Board
 from studio.stack import Stack
 
@@ -60,7 +60,7 @@ def checked(spec: JobSpec) -> JobSpec:
 
 
 def _picture(page: Page, sheet: Sheet) -> tuple[Any, Any]:
-    gr.HTML(_step(1, "The picture", "and where it may change"))
+    gr.HTML(step(1, "The picture", "and where it may change"))
     files = gr.File(
         file_count="single", file_types=PICTURES, height=136, elem_id="edit-file", elem_classes="drop",
         label="Drop a picture here, or click to choose one",
@@ -74,7 +74,7 @@ def _picture(page: Page, sheet: Sheet) -> tuple[Any, Any]:
 
 def _words(page: Page, sheet: Sheet) -> Any:
     own = edit_drawing.own_settings(page, "edit")
-    gr.HTML(_step(2, "The change", "in words"))
+    gr.HTML(step(2, "The change", "in words"))
     source = gr.Textbox(
         label="What it shows now", lines=1, max_lines=4, max_length=4000, elem_id="edit-source",
         placeholder="a red house in the meadow",
@@ -119,7 +119,3 @@ def _brought(page: Page, files: Any) -> None:
         return {**parcel, "number": last["number"] + 1}, None
 
     files.upload(guarded(take), [files, page.parcel], [page.parcel, files], **ACTIVE)
-
-
-def _step(number: int, title: str, aside: str) -> str:
-    return tag("div", tag("i", str(number)), tag("h3", title), tag("span", aside), cls="step")

@@ -14,7 +14,7 @@ from studio.forms import MethodForm, choices
 from studio.guarded import guarded
 from studio.heard import ACTIVE, CLICKED, QUIET
 from studio.identity_tray import PERSON, THING, listed
-from studio.markup import ACT, Markup, clicked, tag
+from studio.markup import ACT, Markup, clicked, step, tag
 
 if TYPE_CHECKING:
     from studio.page import Page
@@ -62,7 +62,7 @@ def checked(spec: JobSpec, shown: str, leave: bool) -> JobSpec:
 
 
 def _tray(page: Page) -> tuple[Any, Any, Any]:
-    gr.HTML(_step(1, "References", "pictures of one subject"))
+    gr.HTML(step(1, "References", "pictures of one subject"))
     files = gr.File(
         file_count="multiple", file_types=["image", ".heic", ".heif", ".avif"], height=136,
         elem_id="identity-files", elem_classes="drop", label="Drop pictures here, or click to choose them",
@@ -107,7 +107,7 @@ def _tray(page: Page) -> tuple[Any, Any, Any]:
 
 def _words(page: Page, sheet: Sheet, tray: Any) -> Any:
     own = edit_drawing.own_settings(page, "compose")
-    gr.HTML(_step(2, "The picture", "in words"))
+    gr.HTML(step(2, "The picture", "in words"))
     edit_drawing.prompt_box(
         sheet, name="identity", label="Prompt", placeholder="a rabbit on the beach",
         info="What to draw. Name the subject by an ordinary word: rabbit, woman, teapot. Ctrl+Enter draws.",
@@ -168,7 +168,3 @@ def _privacy(page: Page) -> Markup:
             f"made from them, {hosting.keep_hours:g} hours after your last visit."
         )
     return tag("p", said, cls="quiet")
-
-
-def _step(number: int, title: str, aside: str) -> Markup:
-    return tag("div", tag("i", str(number)), tag("h3", title), tag("span", aside), cls="step")

@@ -14,8 +14,8 @@ from studio.binding import Sheet
 from studio.desk import Desk
 from studio.guarded import guarded
 from studio.heard import ACTIVE, QUIET
-from studio.markup import ACT, Markup
-from studio.train_form import CHOOSER, Controls, step
+from studio.markup import ACT, Markup, step
+from studio.train_form import CHOOSER, Controls
 
 if TYPE_CHECKING:
     from studio.page import Page
