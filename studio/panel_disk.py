@@ -96,7 +96,7 @@ def section(desk: Desk, days: float = 30) -> Markup:
         fact("Photos that you brought", size(extra["uploads"])),
         cls="facts",
     )
-    return join([facts, tag("h2", "Make room"), *_offers(desk, days), _largest(uses, busy), _bin(desk)])
+    return join([facts, tag("h3", "Make room"), *_offers(desk, days), _largest(uses, busy), _bin(desk)])
 
 
 def _offers(desk: Desk, days: float) -> list[Markup]:

@@ -85,7 +85,7 @@ def section(desk: Desk) -> Markup:
         parts.append(_waiting_head(waiting))
         parts += _waiting(desk, waiting)
     if ended:
-        parts.append(tag("h2", "Lately"))
+        parts.append(tag("h3", "Lately"))
         parts += [_ended(each) for each in ended]
     return join(parts)
 
@@ -143,7 +143,7 @@ def _running(row: Row) -> Markup:
 def _waiting_head(waiting: Sequence[Row]) -> Markup:
     question = f"Stop {count(len(waiting), 'waiting job')}? What runs goes on."
     every = action("Stop all waiting", "stop-waiting", cls="act danger", data_confirm=question)
-    return tag("div", tag("h2", f"{len(waiting)} waiting"), every if len(waiting) > 1 else None, cls="line")
+    return tag("div", tag("h3", f"{len(waiting)} waiting"), every if len(waiting) > 1 else None, cls="line")
 
 
 def _waiting(desk: Desk, waiting: Sequence[Row]) -> list[Markup]:
