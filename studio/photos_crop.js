@@ -106,8 +106,9 @@ function crop(opener) {
   stage.addEventListener('pointerup', () => { drag = null; });
   stage.addEventListener('pointercancel', () => { drag = null; });
   frame.addEventListener('keydown', (event) => {
+    // not by default: the button that the focus goes back to would be pressed, and open this again
+    if (event.key === 'Enter') { event.preventDefault(); return finish('keep'); }
     const step = 0.02, way = {ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step]}[event.key];
-    if (event.key === 'Enter') finish('keep');
     if (!way) return;
     event.preventDefault();
     box = event.shiftKey ? sorted(box[0], box[1], clamp(box[2] + way[0], box[0] + least, 1), clamp(box[3] + way[1], box[1] + least, 1)) : moved(...way);

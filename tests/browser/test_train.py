@@ -109,3 +109,31 @@ def test_photos_of_a_person_ask_for_their_leave(studio: Served, tab: Tab, tmp_pa
     tab.page.check("#train-rights input")
     tab.page.click("#train-go")
     tab.says("#train-state", "It is done")
+
+
+def test_a_whole_folder_is_brought_and_a_photo_cropped_by_mouse_and_keys(studio: Served, tab: Tab) -> None:
+    from pipelines.artifacts import assets
+
+    tab.open(studio.url)
+    with tab.page.expect_file_chooser() as chooser:
+        tab.page.click("#train-folder")
+    chooser.value.set_files(str(assets() / "photos/dog"))
+    tab.says("#train-set", "5 of 5 photos")
+    tab.page.locator("#train-photos [data-crop]").first.click()
+    stage = tab.page.locator(".cropper .stage")
+    box: Any = stage.bounding_box()
+    tab.page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + box["width"] * 3 / 4, box["y"] + box["height"] * 3 / 4, steps=4)
+    tab.page.mouse.up()
+    tab.says(".cropper output", "50 % of the width")
+    for key in ("ArrowLeft", "ArrowUp", "Enter"):
+        tab.page.keyboard.press(key)
+    tab.page.wait_for_selector("#train-photos [data-crop]:has-text('Change crop')")
+    assert not tab.page.locator(".cropper").count()
+    tab.page.fill("#train-class input, #train-class textarea", "dog")
+    until(lambda: studio.desk.draft("train").get("data.class_word") == "dog")
+    tab.page.click("#train-go")
+    tab.says("#train-state", "It is done")
+    job: Any = studio.newest("train")
+    assert list(job.data.crops.values()) == [pytest.approx((0.23, 0.23, 0.73, 0.73), abs=0.02)]
