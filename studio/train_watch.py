@@ -88,7 +88,8 @@ def _line(aside: str, told: str, share: float | None) -> Markup:
 def _took(row: Row) -> str:
     if row.started is None or row.ended is None:
         return ""
-    return f"It took {duration(row.ended - row.started)}."
+    what = "Its last part" if getattr(row.spec, "resume", False) else "It"
+    return f"{what} took {duration(row.ended - row.started)}."
 
 
 def _ended(row: Row, story: Story) -> Markup:

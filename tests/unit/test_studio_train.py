@@ -1,5 +1,6 @@
 """Train Concept without a browser: the chooser, what is asked of a job, and what a training told."""
 
+import dataclasses
 import time
 
 import gradio as gr
@@ -494,3 +495,11 @@ def test_what_learns_is_told_in_sizes():
         "12 thousand",
         "3.4 million",
     ]
+
+
+def test_a_training_that_went_on_says_that_its_last_part_is_what_it_took(desk):
+    row = finished(desk)
+    row = dataclasses.replace(row, started=100.0, ended=190.0)
+    assert "It took 1 min 30 s" in train_watch.state(desk, row, Story(), [])
+    again = dataclasses.replace(row, spec=row.spec.model_copy(update={"resume": True}))
+    assert "Its last part took 1 min 30 s" in train_watch.state(desk, again, Story(), [])
