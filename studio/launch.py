@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import BadInput, LikenessError, MissingAsset, UnknownName
 from studio.port import listen, names_of, url_of
-from studio.quicker import skip_stub_files
+from studio.quicker import open_sooner, skip_stub_files
 from studio.settings import PULSE, Settings, from_words
 from studio.splash import Splash
 
@@ -155,6 +155,7 @@ def assemble(
 
     from studio import guards
 
+    open_sooner({str(each["type"]) for each in demo.config["components"]})
     parent = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     parent.router.routes.extend(hall.routes)
     gr.mount_gradio_app(

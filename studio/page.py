@@ -142,7 +142,11 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Blocks(gr.Blocks):
-    """Gradio's, without two of its faults."""
+    """Gradio's, with limits on its queue and without two of its faults."""
+
+    def queue(self, *given: Any, **named: Any) -> Any:
+        """As Gradio's, with our limits from the start: setting them later makes the whole app once more."""
+        return super().queue(*given, **{"max_size": 64, "default_concurrency_limit": 8, **named})
 
     def get_config_file(self) -> Any:
         """As Gradio's, with States that the browser knows to be empty.
@@ -195,5 +199,4 @@ def build(hall: Hall) -> gr.Blocks:
         if each.show_progress == "hidden":  # gr.render does not take the argument, see studio/heard.py
             each.show_progress_on = []
     one_last(demo.fns.values())
-    demo.queue(max_size=64, default_concurrency_limit=8)
     return demo
