@@ -5,6 +5,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.route_utils import STATIC_TEMPLATE_LIB
 from gradio.routes import templates
+from jinja2 import FileSystemLoader
 
 from studio.quicker import open_sooner, scripts
 
@@ -18,7 +19,7 @@ def page() -> str:
 
 
 def test_the_page_names_the_scripts_of_its_controls_and_keeps_everything_else(monkeypatch):
-    monkeypatch.setattr(templates.env, "loader", templates.env.loader)
+    monkeypatch.setattr(templates.env, "loader", FileSystemLoader(STATIC_TEMPLATE_LIB))
     before = page()
     with gr.Blocks() as demo:
         gr.Textbox()
