@@ -63,6 +63,7 @@ class Desk:
         self._kinds: dict[int, str] = {}
         self._drafts = self._read_drafts()
         self._kept = 0
+        self._ended = self.store.newest_end()[0]
         self.queue = Queue(
             self.store,
             runners,
@@ -188,7 +189,15 @@ class Desk:
         return tuple(self._stamps[kind] for kind in (kinds or ("",)))
 
     def pulse(self) -> str:
-        """A text that changes whenever anything on the desk did, what stands in the forms included."""
+        """A text that changes whenever anything on the desk did, what stands in the forms included.
+
+        A job that ended in another process, on the command line, is noticed here.
+        """
+        number, kind = self.store.newest_end()
+        if number > self._ended:
+            self._ended = number
+            if number not in self._kinds:  # no event of it came by: it was not ours
+                self.touch(kind)
         return f"{self._stamps['']}.{self._kept}"
 
     def touch(self, kind: str = "") -> None:

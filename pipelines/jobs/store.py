@@ -204,6 +204,21 @@ class Store:
         rows = self._base().execute(f"SELECT * FROM jobs{where} ORDER BY id DESC LIMIT ?", [*values, limit])  # noqa: S608 -- our own names
         return [row_of(each) for each in rows]
 
+    def newest_end(self) -> tuple[int, str]:
+        """(number, kind) of the newest job that has ended, (0, "") before any. Cheap enough for every second:
+        it looks only where somebody else wrote since this thread asked last.
+        """
+        version = self._base().execute("PRAGMA data_version").fetchone()[0]
+        known = getattr(self._local, "end", None)
+        if known is None or known[0] != version:
+            query = (
+                "SELECT id, json_extract(spec, '$.kind') FROM jobs"
+                " WHERE status IN ('done', 'failed', 'cancelled') ORDER BY id DESC LIMIT 1"
+            )
+            found = self._base().execute(query).fetchone()
+            known = self._local.end = version, (found[0], found[1]) if found else (0, "")
+        return known[1]
+
     def count(self, status: Status | None = None, kind: str | None = None) -> int:
         """How many jobs there are, or those of one status or kind."""
         where, values = _only(status=status, kind=kind)

@@ -12,6 +12,7 @@ from pipelines.artifacts import assets
 from pipelines.errors import BadInput, DiskFull, LikenessError, MissingAsset, NotAvailable, UnknownName
 from pipelines.jobs import workspace
 from pipelines.jobs.spec import Check, Compose, Info, Train, from_table
+from pipelines.jobs.store import FILE, Store
 from studio.desk import Desk
 from studio.settings import SPACE, Settings
 
@@ -309,3 +310,18 @@ def test_unknown_jobs_are_told(desk):
     for act in (desk.cancel, desk.again):
         with pytest.raises(UnknownName):
             act(99)
+
+
+def test_a_job_of_another_process_shows_in_an_open_page(desk):
+    first, stamp = desk.pulse(), desk.stamp("compose")
+    assert desk.pulse() == first
+    other = Store(desk.folder / FILE)
+    ident = other.add(Compose(prompts=("a dog",)), device="elsewhere")
+    other.claim("elsewhere", ident)
+    assert desk.stamp("compose") == stamp
+    other.finish(ident, "done", {"out": "runs/x"})
+    other.close()
+    second = desk.pulse()
+    assert second != first
+    assert desk.stamp("compose") != stamp
+    assert desk.pulse() == second
