@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import BadInput, LikenessError, MissingAsset, UnknownName
 from studio.port import listen, names_of, url_of
-from studio.quicker import open_sooner, skip_stub_files
+from studio.quicker import Packed, open_sooner, skip_stub_files
 from studio.settings import PULSE, Settings, from_words
 from studio.splash import Splash
 
@@ -155,7 +155,7 @@ def assemble(
 
     from studio import guards
 
-    open_sooner({str(each["type"]) for each in demo.config["components"]})
+    open_sooner(str(each["type"]) for each in demo.config["components"])
     parent = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     parent.router.routes.extend(hall.routes)
     gr.mount_gradio_app(
@@ -167,7 +167,7 @@ def assemble(
         **gradio_options(settings),
         **look,
     )
-    app: App = Greeter(parent, hall.warm)
+    app: App = Packed(Greeter(parent, hall.warm))
     if settings.auth:
         inner = parent.router.routes[-1].app  # pyright: ignore[reportAttributeAccessIssue]
         app = guards.Login(app, hall.routes, lambda cookies: has_logged_in(inner, cookies))

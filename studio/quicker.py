@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 _SLOW = "gradio.component_meta"
+_PAGES = ("", "/", "/config")
 _ENTRY = '<script type="module"'
 _PLAIN = """<script>
   (() => {
@@ -34,6 +35,20 @@ def skip_stub_files() -> None:
         sys.meta_path.insert(0, _NoStubs())
 
 
+class Packed:
+    """Compresses the page itself, a tenth remains of it: Gradio does so only with what is called .html."""
+
+    def __init__(self, app: Any) -> None:
+        from starlette.middleware.gzip import GZipMiddleware
+
+        self._app, self._packing = app, GZipMiddleware(app, compresslevel=5)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the request on, with its answer compressed where it is for the page or its description."""
+        page = scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in _PAGES
+        await (self._packing if page else self._app)(scope, receive, send)
+
+
 def open_sooner(kinds: Iterable[str]) -> int:
     """Let Gradio's page fetch the scripts of these kinds of components at once, not as it meets them.
 
@@ -44,7 +59,7 @@ def open_sooner(kinds: Iterable[str]) -> int:
     from jinja2 import ChoiceLoader, DictLoader
 
     folder = Path(STATIC_TEMPLATE_LIB) / "frontend"
-    named = scripts(folder / "assets", kinds)
+    named = scripts(folder / "assets", set(kinds))
     links = "".join(f'<link rel="modulepreload" href="./assets/{each}">\n' for each in named)
     page = (folder / "index.html").read_text(encoding="utf-8").replace(_ENTRY, _PLAIN + links + _ENTRY, 1)
     loaders = [DictLoader({"frontend/index.html": page}), *filter(None, [templates.env.loader])]

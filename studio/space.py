@@ -40,6 +40,7 @@ from studio.launch import (
     prepare,
     studio_parts,
 )
+from studio.quicker import Packed, open_sooner
 from studio.settings import Settings, hosting_of
 
 LONGEST = 90
@@ -83,6 +84,7 @@ def launch(
     try:
         home.start()
         demo = build(home)
+        open_sooner(str(each["type"]) for each in demo.config["components"])
         options = gradio_options(settings)
         layers = [
             Middleware(guards.Headers, framed=True),
@@ -92,7 +94,7 @@ def launch(
         ]
         if settings.auth:
             layers.append(Middleware(guards.Login, routes=home.routes, entered=_entered(demo)))
-        layers.append(Middleware(Greeter, warm=home.warm))
+        layers += [Middleware(Packed), Middleware(Greeter, warm=home.warm)]
         options["app_kwargs"] |= {"routes": list(home.routes), "middleware": layers}
         demo.launch(server_name=settings.host, server_port=settings.port, share=False, **options, **given)
     finally:

@@ -6,8 +6,12 @@ import gradio as gr
 from gradio.route_utils import STATIC_TEMPLATE_LIB
 from gradio.routes import templates
 from jinja2 import FileSystemLoader
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from studio.quicker import open_sooner, scripts
+from studio.quicker import Packed, open_sooner, scripts
 
 ASSETS = Path(STATIC_TEMPLATE_LIB) / "frontend/assets"
 
@@ -39,3 +43,18 @@ def test_every_script_named_is_there(tmp_path):
     assert set(found) > set(scripts(ASSETS, ["textbox"]))
     (tmp_path / "core-1.js").write_text("another way of keeping it")
     assert scripts(tmp_path, ["textbox"]) == []
+
+
+def test_the_page_travels_packed_and_nothing_else_of_ours_does():
+    words = "a page of many words " * 100
+
+    async def answer(request):
+        return PlainTextResponse(words)
+
+    paths = ("/", "/config", "/studio/work/a.png")
+    with TestClient(Packed(Starlette(routes=[Route(path, answer) for path in paths]))) as visitor:
+        answers = [visitor.get(path, headers={"accept-encoding": "gzip"}) for path in paths]
+        plain = visitor.get("/", headers={"accept-encoding": "identity"})
+    assert [each.headers.get("content-encoding") for each in answers] == ["gzip", "gzip", None]
+    assert int(answers[0].headers["content-length"]) < len(words) / 5
+    assert {each.text for each in (*answers, plain)} == {words}
