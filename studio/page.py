@@ -142,11 +142,21 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Blocks(gr.Blocks):
-    """Gradio's, with limits on its queue and without two of its faults."""
+    """Gradio's, with limits on its queue and without three of its faults."""
 
     def queue(self, *given: Any, **named: Any) -> Any:
         """As Gradio's, with our limits from the start: setting them later makes the whole app once more."""
-        return super().queue(*given, **{"max_size": 64, "default_concurrency_limit": 8, **named})
+        super().queue(*given, **{"max_size": 64, "default_concurrency_limit": 8, **named})
+        clean = self._queue.clean_events
+
+        async def cleaned(*, session_hash: str | None = None, event_id: str | None = None) -> None:
+            # A page closes its stream when the last answer it knows of has come. Gradio then drops all that
+            # waits for that page, also a click whose number is still on its way to it.
+            if event_id is not None:
+                await clean(event_id=event_id)
+
+        self._queue.clean_events = cleaned
+        return self
 
     def get_config_file(self) -> Any:
         """As Gradio's, with States that the browser knows to be empty.

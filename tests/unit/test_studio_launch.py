@@ -1,6 +1,5 @@
 """Starting and ending the studio: words, ports, the page behind its guards, Ctrl-C."""
 
-import asyncio
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import get_args
 
@@ -484,5 +483,6 @@ def test_the_worker_warms_up_when_a_page_stands_not_while_it_is_made():
     greeter = launch.Greeter(app, lambda: warmed.append(True))
     for path in ("/", "/assets/index.js", "/inner/studio/pulse", "/studio/pulse"):
         before = len(warmed)
-        asyncio.run(greeter({"type": "http", "path": path}, None, None))
+        with suppress(StopIteration):  # it never waits for anything: no event loop is needed
+            greeter({"type": "http", "path": path}, None, None).__await__().__next__()
         assert len(warmed) - before == (path == "/inner/studio/pulse")
