@@ -79,10 +79,14 @@ class Stack:
             **QUIET,
         )  # fmt: skip
         self.tray.click(guarded(self._added), [self.state, where], [self.state, self.rows], **CLICKED)
+        # first, and not through the queue: a page asks the listeners of an event one after another
+        self.rows.click(guarded(_worded), prompt, prompt, **{**QUIET, "trigger_mode": "multiple"})
         self.rows.click(
-            guarded(self._asked), [self.state, where, prompt, self.swept],
-            [self.state, self.rows, prompt, self.swept], **CLICKED,
-        )  # fmt: skip
+            guarded(self._asked),
+            [self.state, where, self.swept],
+            [self.state, self.rows, self.swept],
+            **CLICKED,
+        )
         page.live.add(self.tray, lambda desk: desk.stamp("train", "merge", "demo", "library"), tray)
 
     def _drawn(self, request: gr.Request, stack: list[Row], base: str) -> Markup:
@@ -96,21 +100,23 @@ class Stack:
         return stack, self._drawn(request, stack, base)
 
     def _asked(
-        self, stack: list[Row], base: str, prompt: str, swept: Sequence[int], event: gr.EventData,
-        request: gr.Request,
-    ) -> Any:  # fmt: skip
+        self, stack: list[Row], base: str, swept: Sequence[int], event: gr.EventData, request: gr.Request
+    ) -> Any:
         act, value = clicked(event)
         unchanged = gr.skip()
         if act == "weight":  # the page shows the new weight already: drawing anew would take the focus away
-            return weighed(stack, value), unchanged, unchanged, unchanged
+            return weighed(stack, value), unchanged, unchanged
         if act == "remove":
             stack = [each for index, each in enumerate(stack) if str(index) != value]
-            return stack, self._drawn(request, stack, base), unchanged, unchanged
-        if act == "insert":
-            return unchanged, unchanged, inserted(prompt, value), unchanged
+            return stack, self._drawn(request, stack, base), unchanged
         if act == "sweep" and value.isdigit():
-            return unchanged, unchanged, unchanged, (int(value), swept[1] + 1)
-        return unchanged, unchanged, unchanged, unchanged
+            return unchanged, unchanged, (int(value), swept[1] + 1)
+        return unchanged, unchanged, unchanged
+
+
+def _worded(prompt: str, event: gr.EventData) -> Any:
+    act, value = clicked(event)
+    return inserted(prompt, value) if act == "insert" else gr.skip()
 
 
 def rows_of(value: Any) -> list[Row]:
