@@ -121,6 +121,8 @@ def test_a_whole_folder_is_brought_and_a_photo_cropped_by_mouse_and_keys(studio:
         tab.page.click("#train-folder")
     chooser.value.set_files(str(assets() / "photos/dog"))
     tab.says("#train-set", "5 of 5 photos")
+    tab.page.wait_for_selector("#train-photos .card .tag")  # looked at: the cards are not drawn anew now
+    until(lambda: not studio.desk.active())
     tab.page.locator("#train-photos [data-crop]").first.click()
     stage = tab.page.locator(".cropper .stage")
     box: Any = stage.bounding_box()
