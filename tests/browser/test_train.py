@@ -137,7 +137,9 @@ def test_a_whole_folder_is_brought_and_a_photo_cropped_by_mouse_and_keys(studio:
     assert not tab.page.locator(".cropper").count()
     tab.page.fill("#train-class input, #train-class textarea", "dog")
     until(lambda: studio.desk.draft("train").get("data.class_word") == "dog")
+    before = sum(each.kind == "train" for each in studio.replay.seen)
     tab.page.click("#train-go")
+    until(lambda: sum(each.kind == "train" for each in studio.replay.seen) > before)
     tab.says("#train-state", "It is done")
     job: Any = studio.newest("train")
     assert list(job.data.crops.values()) == [pytest.approx((0.23, 0.23, 0.73, 0.73), abs=0.02)]
