@@ -26,9 +26,9 @@ _JSON_LIMIT = 1024 * 1024
 def choice(page: Page, sheet: Sheet, *, name: str) -> Any:
     """The control, bound to `base` of a sheet. A base may also be typed: a folder, a file, a repository."""
     only = page.hall.settings.hosting.bases == "toybox"
-    known = [page.base] if only else list(presets.names("bases"))
+    known = [(title(None, page.base), page.base)] if only else titles(None)
     base = gr.Dropdown(
-        [(title(None, each), each) for each in known], value=page.base, label="Base", elem_id=f"{name}-base",
+        known, value=page.base, label="Base", elem_id=f"{name}-base",
         allow_custom_value=True, info="The model that draws. Another one brings its own settings.",
     )  # fmt: skip
     sheet.add("base", base)
@@ -36,9 +36,9 @@ def choice(page: Page, sheet: Sheet, *, name: str) -> Any:
     return base
 
 
-def titles(desk: Desk) -> list[tuple[str, str]]:
-    """(title, name) of every base that may be named here."""
-    return [(title(desk, name), name) for name in desk.base_names()]
+def titles(desk: Desk | None) -> list[tuple[str, str]]:
+    """(title, name) of every base that may be named here. Without a desk: of shipped ones."""
+    return [(title(desk, name), name) for name in (desk.base_names() if desk else presets.names("bases"))]
 
 
 def title(desk: Desk | None, name: str) -> str:

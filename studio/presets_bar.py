@@ -67,15 +67,14 @@ class PresetsBar:
                 )
             link = gr.HTML(elem_id=f"{name}-preset-link")
         self._controls = (title, whole, save, bring, link)
-        self._active = ACTIVE
 
     def wire(self) -> None:
         """Connect it to the sheet; call this once every control of the sheet is there."""
         sheet, (title, whole, save, bring, link) = self._sheet, self._controls
-        self.choice.input(guarded(self._load), [self.choice, *sheet.revisions], sheet.outputs, **self._active)
-        bring.upload(guarded(self._bring), [bring, *sheet.revisions], sheet.outputs, **self._active)
+        self.choice.input(guarded(self._load), [self.choice, *sheet.revisions], sheet.outputs, **ACTIVE)
+        bring.upload(guarded(self._bring), [bring, *sheet.revisions], sheet.outputs, **ACTIVE)
         saved = save.click(
-            guarded(self._save), [title, whole, *sheet.components], [link, self.choice], **self._active
+            guarded(self._save), [title, whole, *sheet.components], [link, self.choice], **ACTIVE
         )
         self._page.changed.append(saved)
         self._page.live.add(

@@ -90,8 +90,7 @@ def how_to_learn(page: Page, sheet: Sheet) -> tuple[MethodForm, Any]:
     shown = gr.HTML(elem_id="train-how")
     with gr.Accordion("Change how it learns", open=False, elem_id="train-how-fold"):
         base = gr.Dropdown(
-            [(bases.title(None, each), each) for each in presets.names("bases")], value=page.base,
-            label="Base", filterable=False, elem_id="train-base",
+            bases.titles(None), value=page.base, label="Base", filterable=False, elem_id="train-base",
             info="The model that learns. What it learns works with this kind of base only.",
         )  # fmt: skip
         sheet.add("base", base)
