@@ -165,7 +165,11 @@ def _data(kitchen: Kitchen) -> tuple[unet.Data, Path]:
     world = worlds.World(kitchen.state)
     with locked(kitchen.state / "world"):  # not while its rows are drawn or encoded by another process
         latents = cache.build_latents(kitchen.state, folder, kitchen.device, kitchen.job)
-    return unet.Data.load(cache.load_latents(latents, len(world)), world.truth(), kitchen.device), folder
+        focus = cache.build_focus(kitchen.state, kitchen.job)
+    rows = len(world)
+    return unet.Data.load(
+        kitchen.device, cache.load(latents, rows), world.truth(), cache.load(focus, rows)
+    ), folder
 
 
 def _same_code(kitchen: Kitchen, folder: Path) -> bool:
@@ -182,6 +186,8 @@ def _unet(kitchen: Kitchen) -> tuple[Stage, Plan]:
     init = kitchen.start("unet")
     if kitchen.spec.init is None and not _same_code(kitchen, vae_folder):
         init = None
+    if init is not None:
+        plan = unet.going_on(plan)
     towers = kitchen.exported("clip")
     if kitchen.resuming("unet"):
         pass

@@ -1,15 +1,20 @@
-"""The world's latents, encoded once: `latents/` beside `world/`, one file for every 2,048 rows.
+"""What is worked out once for every row of the world: `latents/` and `focus/` beside `world/`, one file for
+every 2,048 rows.
 
-The files belong to one encoder (by the hash of its weights and scale) and one world; with another of either
-they are made anew. The decoder may be trained on. Letters: N rows, C latent channels, h w latent size.
+The latents belong to one encoder (by the hash of its weights and scale) and one world; with another of
+either they are made anew. The decoder may be trained on. The focus, `details.focus` of each row, belongs to
+the world. Letters: N rows, C latent channels, h w latent size.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +27,12 @@ from pipelines.artifacts import atomic_write
 from pipelines.errors import BrokenWeights
 from pipelines.progress import Job
 from pipelines.toybox import nets
+from pipelines.toybox.stages import details
 from pipelines.toybox.stages.world import World
+from pipelines.toybox.world import sample_scene
 
 ROWS = 2048
+PART = 64
 BATCH = {"cpu": 32, "cuda": 256}
 
 
@@ -55,14 +63,7 @@ def build_latents(state: Path, vae_folder: Path, device: torch.device, job: Job)
     """Encode the rows of the cached world that are not encoded yet; → the folder of latents."""
     world = World(state)
     folder = state / "latents"
-    key = {"code": code_key(vae_folder), "world": world.key}
-    table = folder / "latents.json"
-    if folder.exists() and (not table.is_file() or _read(table) != key):
-        job.note("The autoencoder or the world is another one now: its latents are encoded anew.")
-        shutil.rmtree(folder)
-    if not table.is_file():
-        nets.write_json(table, key)
-    missing = [start for start in range(0, len(world), ROWS) if not _whole(folder, start, len(world))]
+    missing = _missing(folder, {"code": code_key(vae_folder), "world": world.key}, len(world), job)
     if missing:
         vae = ready(nets.load_vae(vae_folder), device)
         begun, count = time.monotonic(), 0
@@ -80,8 +81,38 @@ def build_latents(state: Path, vae_folder: Path, device: torch.device, job: Job)
     return folder
 
 
-def load_latents(folder: Path, rows: int) -> np.ndarray:
-    """The latents of the first rows, float16 [N, C, h, w], in memory. Raises BrokenWeights."""
+def build_focus(state: Path, job: Job, processes: int | None = None) -> Path:
+    """Work out the focus of the world's rows that lack it, several processes at a time; → its folder."""
+    world = World(state)
+    folder = state / "focus"
+    how = f"{details.SEEN} {details.SHARE} {details.MOST}"
+    missing = _missing(folder, {"how": how, "world": world.key}, len(world), job)
+    if not missing:
+        return folder
+    job.note("Looking where the details of each picture are; this is done once.")
+    # spawned, not forked: the parent may hold threads of torch
+    with ProcessPoolExecutor(processes or os.cpu_count() or 1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            for start in missing:
+                stop = min(start + ROWS, len(world))
+                parts = [pool.submit(_focus, at, min(stop, at + PART)) for at in range(start, stop, PART)]
+                while wait(parts, timeout=1.0).not_done:
+                    job.check()
+                rows = np.concatenate([each.result() for each in parts])
+                atomic_write(_file(folder, start), lambda path, rows=rows: np.save(path, rows))
+                job.report(stop, len(world))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return folder
+
+
+def _focus(start: int, stop: int) -> np.ndarray:
+    return np.stack([details.focus(sample_scene(row)) for row in range(start, stop)])
+
+
+def load(folder: Path, rows: int) -> np.ndarray:
+    """What a folder holds of the first rows, in memory: latents float16 [N, C, h, w], or focus float16
+    [N, h, w]. Raises BrokenWeights."""
     parts = []
     for start in range(0, rows, ROWS):
         path = _file(folder, start)
@@ -89,12 +120,23 @@ def load_latents(folder: Path, rows: int) -> np.ndarray:
             parts.append(np.load(path))
         except (OSError, ValueError, EOFError) as error:
             remedy = f"Delete {path} and go on with --resume."
-            raise BrokenWeights(path, f"it holds no latents ({error})", remedy) from None
+            raise BrokenWeights(path, f"it holds no {folder.name} ({error})", remedy) from None
     return np.concatenate(parts)[:rows]
 
 
+def _missing(folder: Path, key: dict[str, str], rows: int, job: Job) -> list[int]:
+    """Where the chunks start that are not there yet, once those that belong to another `key` are gone."""
+    table = folder / f"{folder.name}.json"
+    if folder.exists() and (not table.is_file() or _read(table) != key):
+        job.note(f"{folder} belongs to another autoencoder or world: what is in it is made anew.")
+        shutil.rmtree(folder)
+    if not table.is_file():
+        nets.write_json(table, key)
+    return [start for start in range(0, rows, ROWS) if not _whole(folder, start, rows)]
+
+
 def _file(folder: Path, start: int) -> Path:
-    return folder / f"latents-{start:07d}.npy"
+    return folder / f"{folder.name}-{start:07d}.npy"
 
 
 def _whole(folder: Path, start: int, rows: int) -> bool:

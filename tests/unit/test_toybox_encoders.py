@@ -24,7 +24,7 @@ from pipelines.toybox.stages import clip, dino, encoders
 from pipelines.toybox.stages.transplant import transplant
 from pipelines.toybox.stages.twins import twin
 from pipelines.toybox.stages.world import truth
-from pipelines.toybox.world import HELD_OUT, Drawing, caption, held_out, sample_scene
+from pipelines.toybox.world import HELD_OUT, Drawing, caption, held_out, sample_identity, sample_scene
 
 # ---- what both encoders share
 
@@ -197,21 +197,26 @@ def test_a_hard_group_shares_what_words_can_name():
     assert any(len({who.pattern for who in group}) > 1 for group in loose)
 
 
-def test_the_reader_reads_the_proportions_of_the_right_kind():
+def test_the_reader_reads_who_it_is_in_the_words_of_its_kind():
     reader = dino.Reader()
     for parameter in reader.parameters():
         torch.nn.init.zeros_(parameter)
-    group = [dino.hard_group(seed)[0] for seed in range(6)]
-    truth = torch.from_numpy(np.stack([dino.truth_of(who) for who in group]))
-    chance = sum(np.log(len(names)) for names in (dino.KINDS, dino.COLOURS, dino.PATTERNS))
-    spread = 12 * np.mean([(value - 0.5) ** 2 for who in group for value in who.params])
-    loss = reader(torch.zeros(6, dino.WIDTH), truth)
-    assert loss.item() == pytest.approx(chance + spread, rel=1e-4)
-    kind = dino.KINDS.index(group[0].kind)
+    mug, man = sample_identity("mug", 1), sample_identity("person", 2, man=True, hair_style="bald")
+    truth = torch.from_numpy(np.stack([dino.truth_of(who) for who in (mug, man)]))
+    told = dict(zip(dino.NAMES, truth[1].tolist(), strict=False))
+    assert told["pattern"] == told["hair colour"] == dino.IGNORE
+    assert told["hair style"] == dino.HAIR_STYLES.index("bald")
+    assert bool(told["beard"]) == man.beard
+    numbers = truth[:1, len(dino.NAMES) :]
+    chance = sum(np.log(dino.NAMES[name]) for name in ("kind", "colour", "pattern"))
+    shade = numbers[0, -3:].square().mean().item()
+    spread = 12 * np.mean([(value - 0.5) ** 2 for value in mug.params]) + shade
+    assert reader(torch.zeros(1, dino.WIDTH), truth[:1]).item() == pytest.approx(chance + spread, rel=1e-4)
     with torch.no_grad():
-        reader.params.bias.view(len(dino.KINDS), -1)[kind] = truth[0, 3:] - 0.5
-        names = reader.names.bias
-        names[kind], names[len(dino.KINDS) + int(truth[0, 1])], names[-4 + int(truth[0, 2])] = 50, 50, 50
+        reader.numbers.bias.view(len(dino.KINDS), -1)[dino.KINDS.index("mug")] = numbers[0]
+        heads = reader.names.bias.split(list(dino.NAMES.values()))
+        for head, index in zip(heads, truth[0, : len(heads)], strict=True):
+            head[int(index) if index >= 0 else 0] = 50
     assert reader(torch.zeros(1, dino.WIDTH), truth[:1]).item() == pytest.approx(0, abs=1e-4)
 
 

@@ -29,6 +29,7 @@ from pipelines.progress import Job
 from pipelines.toybox import build, cache, nets
 from pipelines.toybox.quick import PlainAttention, quicken
 from pipelines.toybox.stages import encoders, unet, vae, weak, world
+from pipelines.toybox.stages.details import focus
 from pipelines.toybox.training import NotFinite, Plan, pick_device, rate, train
 from pipelines.toybox.world.labels import IGNORE, SUBJECT_HEADS, subject_truth
 
@@ -347,7 +348,7 @@ def test_latents_are_encoded_once_and_belong_to_their_autoencoder(
     (tmp_path / "world").symlink_to(state / "world")
     first = state / "export" / "vae"
     folder = cache.build_latents(tmp_path, first, CPU, Job())
-    latents = cache.load_latents(folder, 12)
+    latents = cache.load(folder, 12)
     assert latents.shape == (12, 16, 16, 16)
     assert latents.dtype == np.float16
     model = nets.load_vae(first)
@@ -358,13 +359,25 @@ def test_latents_are_encoded_once_and_belong_to_their_autoencoder(
     broken = folder / "latents-0000005.npy"
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(BrokenWeights, match="latents-0000005"):
-        cache.load_latents(folder, 12)
+        cache.load(folder, 12)
     cache.build_latents(tmp_path, first, CPU, Job())
-    assert np.array_equal(cache.load_latents(folder, 12), latents)
+    assert np.array_equal(cache.load(folder, 12), latents)
     assert [path.name for path in sorted(stamps) if path.stat().st_mtime_ns != stamps[path]] == [broken.name]
     nets.export_diffusers(nets.seeded(lambda: nets.vae(16), 1), tmp_path / "other")
     cache.build_latents(tmp_path, tmp_path / "other", CPU, Job())
-    assert not np.array_equal(cache.load_latents(folder, 12), latents)
+    assert not np.array_equal(cache.load(folder, 12), latents)
+
+
+def test_the_focus_is_worked_out_once_for_every_row(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "world").symlink_to(state / "world")
+    folder = cache.build_focus(tmp_path, Job(), processes=1)
+    rows = cache.load(folder, 12)
+    assert rows.dtype == np.float16
+    assert np.array_equal(rows, np.stack([focus(world.scene(row)) for row in range(12)]))
+    monkeypatch.setattr(cache, "ProcessPoolExecutor", None)  # a second call works out nothing
+    assert cache.build_focus(tmp_path, Job()) == folder
 
 
 # ---- the autoencoder's start
@@ -457,7 +470,8 @@ def test_a_decoder_taken_up_again_keeps_the_scale_of_its_code(state: Path, tmp_p
 def data() -> unet.Data:
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(12, 4, 16, 16, generator=generator).half()
-    return unet.Data(latents, torch.randint(0, 10, (12, 2, 8, 8), generator=generator, dtype=torch.uint8))
+    truth = torch.randint(0, 10, (12, 2, 8, 8), generator=generator, dtype=torch.uint8)
+    return unet.Data(latents, truth, torch.rand(12, 16, 16, generator=generator).half())
 
 
 def tiny_stage(data: unet.Data, plan: Plan, aux: float = 0.1) -> unet.UNetStage:
@@ -499,9 +513,38 @@ def test_batches_are_functions_of_the_step_and_reword_every_epoch(data: unet.Dat
         assert torch.equal(left.times, right.times)
         assert left.noise_seed == right.noise_seed
         assert sorted((left.times * 6 // 1000).tolist()) == list(range(6))  # one in each part of the schedule
-    epochs = [torch.cat([one.batch(2 * epoch + half).ids for half in (0, 1)]) for epoch in (0, 1)]
-    orders = [torch.cat([one.batch(2 * epoch + half).rows for half in (0, 1)]).argsort() for epoch in (0, 1)]
-    assert not torch.equal(epochs[0][orders[0]], epochs[1][orders[1]])
+    # half of a batch goes through every row, epoch by epoch
+    halves = [[one.batch(4 * epoch + part) for part in range(4)] for epoch in (0, 1)]
+    rows, ids = (
+        [torch.cat([getattr(each, name)[:3] for each in epoch]) for epoch in halves]
+        for name in ("rows", "ids")
+    )
+    assert all(sorted(each.tolist()) == list(range(12)) for each in rows)
+    assert not torch.equal(ids[0][rows[0].argsort()], ids[1][rows[1].argsort()])
+
+
+def test_half_of_a_batch_is_drawn_by_how_much_there_is_to_name(data: unet.Data) -> None:
+    rows = unet.rich_rows(200)
+    counts = np.bincount(rows, minlength=200)
+    for row, count in enumerate(counts):
+        scene = world.scene(row)
+        if len(scene.subjects) != 1:
+            assert count == 0
+        elif scene.subjects[0].identity.kind == "person":
+            assert count >= 1  # hair, or that there is none
+        else:
+            subject = scene.subjects[0]
+            patterned = subject.identity.pattern != "plain" and scene.style != "pixel"
+            assert count == len(subject.accessories) + patterned
+    batch = tiny_stage(data, replace(unet.PLANS["cpu"], batch=8)).batch(0)
+    assert set(batch.rows[4:].tolist()) <= set(unet.rich_rows(12).tolist())
+
+
+def test_what_was_trained_before_goes_on_slower_and_falls_from_the_start() -> None:
+    plan = unet.going_on(replace(unet.PLANS["cpu"], warmup=0, views=6400))
+    rates = [rate(plan, step) for step in range(plan.steps)]
+    assert rates[0] == pytest.approx(unet.PLANS["cpu"].lr / 2)
+    assert rates == sorted(rates, reverse=True)
 
 
 def test_weights_are_min_snr_above_one_and_grow_below() -> None:
@@ -526,7 +569,8 @@ def test_the_loss_is_the_weighted_noise_error(data: unet.Data) -> None:
     noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(batch.noise_seed))
     share = nets.scheduler().alphas_cumprod[batch.times]
     weights = unet.weights(share / (1 - share))
-    torch.testing.assert_close(loss, (weights * unet.at_every_scale(noise)).mean())
+    focused = (data.focus[batch.rows].float()[:, None] * noise.pow(2)).mean((1, 2, 3))
+    torch.testing.assert_close(loss, (weights * (unet.at_every_scale(noise) + focused)).mean())
     assert "cells" not in parts
 
 

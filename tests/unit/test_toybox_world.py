@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipelines.toybox import world
+from pipelines.toybox.stages import details
 from pipelines.toybox.world import (
     COLOURS,
     EDITS,
@@ -16,6 +18,7 @@ from pipelines.toybox.world import (
     PLACES,
     STYLES,
     WORDS,
+    Scene,
     caption,
     edit_pair,
     exact_colour,
@@ -221,6 +224,37 @@ def test_an_edited_picture_is_the_rendering_of_the_edited_scene(kind):
     for seed in range(8):
         pair = edit_pair(seed, kind=kind)
         assert np.array_equal(pair.after.image, render_image(pair.after.scene))
+
+
+def _alone(kind: str, **fixed: Any) -> Scene:
+    return sample_scene(4, kind=kind, n_subjects=1, style="flat", **{"accessories": (), **fixed})
+
+
+def test_details_are_looked_for_where_they_would_be():
+    """A hat's cells lie on the hat, and count as much where there is none: else a weight would tell."""
+    bare = _alone("dog", pattern="plain")
+    hatted = replace(bare, subjects=(replace(bare.subjects[0], accessories=(("hat", "red"),)),))
+    changed = np.abs(render_image(hatted).astype(int) - render_image(bare)).max(-1) > details.SEEN
+    cells = changed.reshape(16, 8, 16, 8).mean((1, 3))
+    without, with_hat = (details.focus(scene).astype(float) for scene in (bare, hatted))
+    assert (without[cells > 0.5] > 1).all()
+    assert without.max() <= details.MOST
+    np.testing.assert_allclose(
+        without.sum(), 4 * details.SHARE * 256, rtol=0.1
+    )  # hat, glasses, scarf, pattern
+    assert np.abs(without - with_hat).sum() < 0.1 * without.sum()
+    assert not details.focus(sample_scene(0, n_subjects=0)).any()
+
+
+@pytest.mark.parametrize(("kind", "count"), [("mug", 1), ("cat", 4), ("person", 7)])
+def test_one_detail_is_changed_at_a_time(kind: str, count: int):
+    subject = _alone(kind).subjects[0]
+    others = list(details.otherwise(subject, "flat"))
+    assert len(others) == count
+    pictures = {
+        render_image(replace(_alone(kind), subjects=(each,))).tobytes() for each in (subject, *others)
+    }
+    assert len(pictures) == count + 1
 
 
 def test_every_place_and_style_looks_different():

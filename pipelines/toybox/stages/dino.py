@@ -8,8 +8,9 @@ colour too), told apart by their proportions, markings and exact shade only. Two
 subject count as one identity.
 
 Two things make it learn sooner: the weights start from the vision tower of toybox-clip where that is built
-already, and while training a linear head that is not exported reads kind, colour, pattern and proportions
-from the CLS token, which the drawn world knows. Letters: B batch, H W picture size, D width.
+already, and while training linear heads that are not exported read who it is, which the drawn world knows
+(names, proportions, the exact shade), from the CLS token and from each patch of the subject.
+Letters: B batch, H W picture size, D width.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ from pipelines.toybox.world import (
     PATTERNS,
     Identity,
     Scene,
+    exact_colour,
     sample_identity,
     sample_scene,
 )
+from pipelines.toybox.world.labels import IGNORE, NO_YES, PEOPLE, SUBJECT_HEADS
 from pipelines.toybox.world.scene import N_PARAMS
 
 MEAN, STD = clip.MEAN, clip.STD  # its weights start from CLIP's vision tower
@@ -53,8 +56,8 @@ RENDERS = 4  # pictures of each identity
 GROUPS = encoders.PAGE // (MEMBERS * RENDERS)  # hard groups in a page of pictures
 PAGES = 256
 HARD_GROUPS = 4  # whole groups in a batch of 128; the rest are single identities of other groups
-AUX, CELLS = 0.2, 0.5  # weights of what is read from CLS and from patches, beside the contrastive loss
-PEOPLE = 0.2  # share of groups that are people: faces need more practice than mugs
+AUX, CELLS = 0.2, 0.5  # weights of who it is and of what each cell shows, beside the contrastive loss
+PORTRAITS = 0.2  # share of groups that are people: faces need more practice than mugs
 
 PLANS = {
     # small batches on a CPU: at first it is the number of steps that counts, not of pictures
@@ -108,38 +111,49 @@ def start_from_clip(model: Dinov2Model, towers: Path) -> None:
     transplant(seeing.vision_model, model, encoders.pixel_values(pictures, MEAN, STD))
 
 
+NAMES = {head: len(SUBJECT_HEADS[head]) for head in ("kind", "colour", "pattern", *PEOPLE)}
+NUMBERS = N_PARAMS + 3
+SHADE = 15.0  # levels of 255: how far shades of one colour differ
+
+
 class Reader(nn.Module):
-    """Reads from the CLS token who was drawn. Not exported.
+    """Reads from tokens who was drawn: names, proportions and the exact shade. Not exported.
 
     Proportions mean something else for every kind, so each kind has its own outputs for them.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.names = nn.Linear(WIDTH, len(KINDS) + len(COLOURS) + len(PATTERNS))
-        self.params = nn.Linear(WIDTH, len(KINDS) * N_PARAMS)
+        self.names = nn.Linear(WIDTH, sum(NAMES.values()))
+        self.numbers = nn.Linear(WIDTH, len(KINDS) * NUMBERS)
 
-    def forward(self, embedding: Tensor, truth: Tensor) -> Tensor:
-        """embedding [B, D], truth [B, 3 + N_PARAMS] as `truth_of` gives it → the loss []."""
-        names, params = truth[:, :3].long(), truth[:, 3:]
-        read = self.names(embedding).float().split([len(KINDS), len(COLOURS), len(PATTERNS)], dim=1)
-        loss = sum(
-            (F.cross_entropy(logits, names[:, index]) for index, logits in enumerate(read)),
-            start=0.0 * params.sum(),
-        )
-        guessed = self.params(embedding).float().view(-1, len(KINDS), N_PARAMS)
+    def forward(self, tokens: Tensor, truth: Tensor) -> Tensor:
+        """tokens [B, D], truth [B, len(NAMES) + NUMBERS] as `truth_of` gives it → the loss []."""
+        names, numbers = truth[:, : len(NAMES)].long(), truth[:, len(NAMES) :]
+        read = self.names(tokens).float().split(list(NAMES.values()), dim=1)
+        wanted = dict(zip(NAMES, names.unbind(1), strict=True))
+        loss = encoders.entropy(dict(zip(NAMES, read, strict=True)), wanted, len(names))
+        guessed = self.numbers(tokens).float().view(-1, len(KINDS), NUMBERS)
         guessed = guessed[torch.arange(len(names), device=names.device), names[:, 0]]
-        return loss + 12 * F.mse_loss(guessed, params - 0.5)  # 1/12 is the variance of a proportion
+        # 1/12 is the variance of a proportion
+        shape, shade = (guessed - numbers).pow(2).split([N_PARAMS, NUMBERS - N_PARAMS], dim=1)
+        return loss + 12 * shape.mean() + shade.mean()
 
 
 def truth_of(identity: Identity) -> np.ndarray:
-    """Kind, colour and pattern as indices, then the proportions: float32 [3 + N_PARAMS]."""
-    indices = (
-        KINDS.index(identity.kind),
-        tuple(COLOURS).index(identity.colour),
-        PATTERNS.index(identity.pattern),
-    )
-    return np.array([*indices, *identity.params], np.float32)
+    """NAMES as indices (IGNORE where a kind has none), then proportions and shade about their means: float32
+    [len(NAMES) + NUMBERS]."""
+    names = {"kind": identity.kind, "colour": identity.colour}
+    if identity.kind == "person":
+        names |= {"hair style": identity.hair_style}
+        names |= {"beard": NO_YES[identity.beard], "glasses": NO_YES[identity.glasses]}
+        if identity.hair_style != "bald":
+            names["hair colour"] = identity.hair_colour
+    else:
+        names["pattern"] = identity.pattern
+    indices = [SUBJECT_HEADS[head].index(names[head]) if head in names else IGNORE for head in NAMES]
+    shade = np.subtract(exact_colour(identity), COLOURS[identity.colour]) / SHADE
+    return np.array([*indices, *np.subtract(identity.params, 0.5), *shade], np.float32)
 
 
 # ---- identities that are hard to tell apart
@@ -154,7 +168,7 @@ def hard_group(
     drawn from [first, first + HELD_OUT): 0 for training, HELD_OUT for identities never trained on.
     """
     rng = Random(f"group/{seed}")
-    kind = "person" if rng.random() < PEOPLE else rng.choice([name for name in KINDS if name != "person"])
+    kind = "person" if rng.random() < PORTRAITS else rng.choice([name for name in KINDS if name != "person"])
     shared: dict[str, Any] = {"colour": rng.choice(tuple(COLOURS))}
     if kind == "person":
         shared |= {"hair_colour": rng.choice(tuple(HAIR_COLOURS)), "man": rng.random() < 0.5}
@@ -196,8 +210,8 @@ def _page(page: int) -> list[Scene]:
 class Batch:
     """Pictures uint8 [B, H, W, 3], whose they are int64 [B], and the pictures' augmentation.
 
-    `truth` float32 [n, 3 + N_PARAMS] is what the reader should read in the first n, and `cells` uint8
-    [n, 2, 8, 8] what each of their patches shows; the rest are photographs.
+    `truth` float32 [n, len(NAMES) + NUMBERS] is what the readers should read in the first n, and `cells`
+    uint8 [n, 2, 8, 8] what each of their patches shows; the rest are photographs.
     """
 
     images: np.ndarray
@@ -240,9 +254,12 @@ class DinoStage:
             start_from_clip(model, towers)
         self.model = model.to(device=self.device)  # pyright: ignore[reportCallIssue]
         self.model.set_attn_implementation(encoders.attention_for(self.device))
-        self.reader = nets.seeded(Reader, seed).to(self.device)
+        heads = nets.seeded(lambda: (Reader(), Reader()), seed)
+        self.reader, self.parts = (each.to(self.device) for each in heads)
         self.cells = nets.seeded(lambda: encoders.Cells(WIDTH), seed).to(self.device)
-        self.modules: dict[str, nn.Module] = {"dino": self.model, "reader": self.reader, "cells": self.cells}
+        self.modules: dict[str, nn.Module] = {
+            "dino": self.model, "reader": self.reader, "parts": self.parts, "cells": self.cells
+        }  # fmt: skip
         self._pages = encoders.Pages(state / "pages" / "identities", _page)
         self._batches = encoders.Prefetch(self._make)
 
@@ -280,8 +297,8 @@ class DinoStage:
         )
 
     def _grown(self, step: int) -> int:
-        """How many pages may be drawn from at a step: one more comes for every ten views of a picture."""
-        return min(PAGES, 4 + self.size // 64 + step * self.size // (10 * encoders.PAGE))
+        """How many pages may be drawn from at a step: one more comes for every four views of a picture."""
+        return min(PAGES, 4 + self.size // 64 + step * self.size // (4 * encoders.PAGE))
 
     def _renders(self, group: int, member: int) -> tuple[np.ndarray, np.ndarray]:
         """The pictures of one identity, uint8 [4, H, W, 3], and their cells' truth, uint8 [4, 2, 8, 8]."""
@@ -295,15 +312,19 @@ class DinoStage:
         tokens = self.model(pixels).last_hidden_state
         loss, accuracy = supervised_contrastive(tokens[:, 0], batch.who.to(self.device))
         drawn = len(batch.truth)
-        read = self.reader(tokens[:drawn, 0], batch.truth.to(self.device))
-        cells = self.cells(tokens[:drawn, 1:], batch.cells.to(self.device))
+        truth, kinds = batch.truth.to(self.device), batch.cells.to(self.device)
+        patches, theirs = tokens[:drawn, 1:], kinds[:, 0].flatten(1) > 0
+        read = self.reader(tokens[:drawn, 0], truth)
+        parts = self.parts(patches[theirs], truth[theirs.nonzero()[:, 0]])
+        cells = self.cells(patches, kinds)
         shown = {
             "contrast": loss.detach(),
             "nearest": accuracy,
             "read": read.detach(),
+            "parts": parts.detach(),
             "cells": cells.detach(),
         }
-        return loss + AUX * read + CELLS * cells, shown
+        return loss + AUX * (read + parts) + CELLS * cells, shown
 
     def close(self) -> None:
         """Let go of the thread that makes batches."""

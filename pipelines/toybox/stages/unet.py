@@ -3,7 +3,9 @@
 ε-prediction with min-SNR weights (arXiv:2303.09556, γ = 5; see `weights`), errors counted at every scale,
 captions dropped to "" for guidance, timesteps spread evenly over a batch. While training, a 1×1 convolution
 reads from the features at 8×8 what each cell will show: the kind and colour of its subject, then its pattern,
-what it wears, its hair. The drawn world knows, and words bind to things sooner. It is not exported.
+what it wears, its hair. The drawn world knows, and words bind to things sooner. It is not exported. What is
+small is looked at more closely: the cells of details count more (`details`), and half of every batch
+are subjects alone, drawn as often as they have details that words name.
 
 Shapes: B batch, C latent channels, h w latent size (16), L text tokens, D width.
 """
@@ -30,12 +32,14 @@ from pipelines.toybox.quick import quicken
 from pipelines.toybox.stages import world
 from pipelines.toybox.stages.encoders import Prefetch, attention_for, entropy
 from pipelines.toybox.training import Plan
-from pipelines.toybox.world import caption, sample_scene
+from pipelines.toybox.world import ACCESSORIES, caption, sample_scene
 from pipelines.toybox.world.labels import IGNORE, SUBJECT_HEADS, labels
 
 DROPPED = 0.1
 GAMMA = 5.0
-AUX = 0.1
+AUX = 0.1  # of the head's loss, beside the noise error
+FINE = 2.0  # of details in the head's loss, beside kinds and colours
+RICH = 0.5  # share of a batch drawn by how many details a picture has
 TEXT_RATE = 0.5
 SHEET = 16
 STEPS, GUIDANCE = 20, 4.0
@@ -44,7 +48,7 @@ DETAILS = {head: len(names) for head, names in SUBJECT_HEADS.items() if head not
 
 PLANS = {
     "cpu": Plan(
-        views=1_500_000, batch=32, lr=8e-4, warmup=200, ema=0.9995, sample_every=1000, checkpoint_seconds=180
+        views=1_500_000, batch=64, lr=8e-4, warmup=200, ema=0.9995, sample_every=1000, checkpoint_seconds=180
     ),
     "cuda": Plan(
         views=30_000_000,
@@ -56,6 +60,14 @@ PLANS = {
         checkpoint_seconds=120,
     ),
 }
+
+
+def going_on(plan: Plan) -> Plan:
+    """The plan for weights that were trained before: half the rate, falling from the start.
+
+    At the full rate 310,000 views taught patterns and people, and cost as much of classes and pairs.
+    """
+    return replace(plan, lr=plan.lr / 2, tail=1.0, ema=0.999)
 
 
 @dataclass(frozen=True)
@@ -78,15 +90,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Data:
-    """The latents of the cached world, float16 [N, C, h, w], and its truth, uint8 [N, 2, 8, 8]."""
+    """The latents of the cached world, float16 [N, C, h, w], its truth, uint8 [N, 2, 8, 8], and how much more
+    each cell counts for the details in it, float16 [N, h, w]."""
 
     latents: Tensor
     truth: Tensor
+    focus: Tensor
 
     @classmethod
-    def load(cls, latents: np.ndarray, truth: np.ndarray, device: torch.device) -> Data:
-        """Both on the device, so that a step moves only row numbers."""
-        return cls(torch.from_numpy(latents).to(device), torch.from_numpy(truth).to(device))
+    def load(cls, device: torch.device, latents: np.ndarray, truth: np.ndarray, focus: np.ndarray) -> Data:
+        """All on the device, so that a step moves only row numbers."""
+        return cls(*(torch.from_numpy(each).to(device) for each in (latents, truth, focus)))
 
 
 class UNetStage:
@@ -113,6 +127,7 @@ class UNetStage:
         if device.type == "cpu":
             quicken(self.unet)
         self.vae = vae
+        self.rich = rich_rows(len(data.latents))
         self.modules: dict[str, nn.Module] = {"unet": self.unet}
         self.rates = {"text_encoder": TEXT_RATE}
         if frozen_text:
@@ -148,7 +163,11 @@ class UNetStage:
     def _make(self, step: int) -> Batch:
         size = self.plan.batch
         rng = np.random.default_rng((self.plan.seed, step))
-        rows = rows_at(self.plan.seed, step, size, len(self.data.latents))
+        rich = round(RICH * size) if len(self.rich) else 0
+        rows = np.concatenate([
+            rows_at(self.plan.seed, step, size - rich, len(self.data.latents)),
+            self.rich[rows_at(self.plan.seed + 1, step, rich, max(1, len(self.rich)))],
+        ])  # fmt: skip
         wordings = rng.integers(1 << 30, size=size)
         dropped = rng.random(size) < DROPPED
         scenes = [world.scene(int(row)) for row in rows]
@@ -183,7 +202,7 @@ class UNetStage:
         return self.text_encoder(ids).last_hidden_state
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The weighted noise error at every scale and, beside it, the head's cross-entropy."""
+        """The weighted noise error, at every scale and in details' cells, and the head's cross-entropy."""
         rows, ids, times = (
             each.to(self.device, non_blocking=True) for each in (batch.rows, batch.ids, batch.times)
         )
@@ -196,7 +215,8 @@ class UNetStage:
         context = self.encode_text(ids)
         predicted, logits = self._predict(noisy, times, context)
         off = predicted.float() - noise
-        loss = (self.weights[times] * at_every_scale(off)).mean()
+        focused = (self.data.focus[rows].float()[:, None] * off.pow(2)).mean((1, 2, 3))
+        loss = (self.weights[times] * (at_every_scale(off) + focused)).mean()
         parts: dict[str, float | Tensor] = {"mse": off.pow(2).mean(), "level": off.mean((2, 3)).pow(2).mean()}
         if logits is not None:
             truth = self.data.truth[rows].long()
@@ -208,7 +228,7 @@ class UNetStage:
             shown = dict(zip(DETAILS, wanted.unbind(1), strict=True))
             details = entropy(dict(zip(DETAILS, rest, strict=True)), shown, int((truth[:, 0] > 0).sum()))
             parts |= {"cells": seen, "details": details}
-            loss = loss + self.aux_weight * (seen + details)
+            loss = loss + self.aux_weight * (seen + FINE * details)
         return loss, parts
 
     # ---- what it can do
@@ -226,6 +246,17 @@ class UNetStage:
         nets.export_diffusers(nets.plain_unet(self.unet), folder / "unet")
         nets.export_text_encoder(self.text_encoder, folder / "text_encoder")
         tokenizer.save(folder / "tokenizer")
+
+
+def rich_rows(count: int) -> np.ndarray:
+    """Of the world's first `count` rows those that show somebody alone, each as often as there are details to
+    name: a pattern, a thing worn, a beard, glasses, hair. int64 [n]"""
+    scenes = [world.scene(row) for row in range(count)]
+    seen = labels(scenes)
+    yes = [seen[head][:, 0] == 1 for head in (*ACCESSORIES, "beard", "glasses")]
+    there = [seen[head][:, 0] != IGNORE for head in ("hair style", "hair colour")]
+    details = sum(each.astype(np.int64) for each in (*yes, *there, seen["pattern"][:, 0] > 0))
+    return np.repeat(np.arange(count), np.where(seen["count"] == 1, details, 0))
 
 
 def in_cells(truth: Tensor, codes: Tensor, details: Tensor) -> Tensor:
