@@ -528,7 +528,7 @@ def test_half_of_a_batch_is_drawn_by_how_much_there_is_to_name(data: unet.Data) 
     counts = np.bincount(rows, minlength=200)
     for row, count in enumerate(counts):
         scene = world.scene(row)
-        if len(scene.subjects) != 1:
+        if not scene.subjects:
             assert count == 0
         elif scene.subjects[0].identity.kind == "person":
             assert count >= 1  # hair, or that there is none
@@ -543,7 +543,7 @@ def test_half_of_a_batch_is_drawn_by_how_much_there_is_to_name(data: unet.Data) 
 def test_what_was_trained_before_goes_on_slower_and_falls_from_the_start() -> None:
     plan = unet.going_on(replace(unet.PLANS["cpu"], warmup=0, views=6400))
     rates = [rate(plan, step) for step in range(plan.steps)]
-    assert rates[0] == pytest.approx(unet.PLANS["cpu"].lr / 2)
+    assert rates[0] == pytest.approx(unet.PLANS["cpu"].lr / 4)
     assert rates == sorted(rates, reverse=True)
 
 

@@ -4,8 +4,8 @@
 captions dropped to "" for guidance, timesteps spread evenly over a batch. While training, a 1×1 convolution
 reads from the features at 8×8 what each cell will show: the kind and colour of its subject, then its pattern,
 what it wears, its hair. The drawn world knows, and words bind to things sooner. It is not exported. What is
-small is looked at more closely: the cells of details count more (`details`), and half of every batch
-are subjects alone, drawn as often as they have details that words name.
+small is looked at more closely: the cells of details count more (`details`), and half of every batch is
+drawn by how many details words can name in it.
 
 Shapes: B batch, C latent channels, h w latent size (16), L text tokens, D width.
 """
@@ -63,11 +63,11 @@ PLANS = {
 
 
 def going_on(plan: Plan) -> Plan:
-    """The plan for weights that were trained before: half the rate, falling from the start.
+    """The plan for weights that were trained before: a quarter of the rate, falling from the start.
 
-    At the full rate 310,000 views taught patterns and people, and cost as much of classes and pairs.
+    At the full rate, and at half of it, 300,000 views taught patterns and people and cost colours and pairs.
     """
-    return replace(plan, lr=plan.lr / 2, tail=1.0, ema=0.999)
+    return replace(plan, lr=plan.lr / 4, tail=1.0, ema=0.999)
 
 
 @dataclass(frozen=True)
@@ -249,14 +249,18 @@ class UNetStage:
 
 
 def rich_rows(count: int) -> np.ndarray:
-    """Of the world's first `count` rows those that show somebody alone, each as often as there are details to
-    name: a pattern, a thing worn, a beard, glasses, hair. int64 [n]"""
+    """The world's first `count` rows, each as often as its subject (of two: the left one) has details to
+    name: a pattern, a thing worn, a beard, glasses, hair. int64 [n]
+
+    Of the left one only, so that there are as many pairs as in the world. Where half a batch showed somebody
+    alone, two subjects in a picture were forgotten (93 % → 47 %).
+    """
     scenes = [world.scene(row) for row in range(count)]
     seen = labels(scenes)
     yes = [seen[head][:, 0] == 1 for head in (*ACCESSORIES, "beard", "glasses")]
     there = [seen[head][:, 0] != IGNORE for head in ("hair style", "hair colour")]
     details = sum(each.astype(np.int64) for each in (*yes, *there, seen["pattern"][:, 0] > 0))
-    return np.repeat(np.arange(count), np.where(seen["count"] == 1, details, 0))
+    return np.repeat(np.arange(count), details)
 
 
 def in_cells(truth: Tensor, codes: Tensor, details: Tensor) -> Tensor:
