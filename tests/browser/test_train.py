@@ -70,7 +70,7 @@ def test_from_sample_photos_to_a_concept_in_compose(studio: Served, tab: Tab) ->
 
 def test_two_tabs_press_train_at_once(studio: Served, tab: Tab, other: Tab) -> None:
     photos_of(studio, tab)
-    studio.replay.pause = 0.05
+    studio.replay.pause = 0.5  # both wait for as long as it takes to see it
     other.open(studio.url)
     other.page.wait_for_selector("#train-photos .card")
     tab.page.click("#train-go")

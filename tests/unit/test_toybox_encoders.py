@@ -20,7 +20,7 @@ from transformers import (
 from pipelines.artifacts import load_safetensors, read_safetensors_header, save_safetensors
 from pipelines.errors import BrokenWeights, MissingAsset
 from pipelines.toybox import tokenizer
-from pipelines.toybox.stages import clip, dino, encoders
+from pipelines.toybox.stages import clip, dino, encoders, who
 from pipelines.toybox.stages.transplant import transplant
 from pipelines.toybox.stages.twins import twin
 from pipelines.toybox.stages.world import truth
@@ -198,23 +198,23 @@ def test_a_hard_group_shares_what_words_can_name():
 
 
 def test_the_reader_reads_who_it_is_in_the_words_of_its_kind():
-    reader = dino.Reader()
+    reader = who.Reader(dino.WIDTH)
     for parameter in reader.parameters():
         torch.nn.init.zeros_(parameter)
     mug, man = sample_identity("mug", 1), sample_identity("person", 2, man=True, hair_style="bald")
-    truth = torch.from_numpy(np.stack([dino.truth_of(who) for who in (mug, man)]))
-    told = dict(zip(dino.NAMES, truth[1].tolist(), strict=False))
-    assert told["pattern"] == told["hair colour"] == dino.IGNORE
+    truth = torch.from_numpy(np.stack([who.truth_of(each) for each in (mug, man)]))
+    told = dict(zip(who.NAMES, truth[1].tolist(), strict=False))
+    assert told["pattern"] == told["hair colour"] == who.IGNORE
     assert told["hair style"] == dino.HAIR_STYLES.index("bald")
     assert bool(told["beard"]) == man.beard
-    numbers = truth[:1, len(dino.NAMES) :]
-    chance = sum(np.log(dino.NAMES[name]) for name in ("kind", "colour", "pattern"))
+    numbers = truth[:1, len(who.NAMES) :]
+    chance = sum(np.log(who.NAMES[name]) for name in ("kind", "colour", "pattern"))
     shade = numbers[0, -3:].square().mean().item()
     spread = 12 * np.mean([(value - 0.5) ** 2 for value in mug.params]) + shade
     assert reader(torch.zeros(1, dino.WIDTH), truth[:1]).item() == pytest.approx(chance + spread, rel=1e-4)
     with torch.no_grad():
         reader.numbers.bias.view(len(dino.KINDS), -1)[dino.KINDS.index("mug")] = numbers[0]
-        heads = reader.names.bias.split(list(dino.NAMES.values()))
+        heads = reader.names.bias.split(list(who.NAMES.values()))
         for head, index in zip(heads, truth[0, : len(heads)], strict=True):
             head[int(index) if index >= 0 else 0] = 50
     assert reader(torch.zeros(1, dino.WIDTH), truth[:1]).item() == pytest.approx(0, abs=1e-4)

@@ -31,6 +31,7 @@ from transformers import Dinov2Config, Dinov2Model
 from pipelines.toybox import nets, photos
 from pipelines.toybox.stages import clip, encoders
 from pipelines.toybox.stages.transplant import transplant
+from pipelines.toybox.stages.who import Reader, truth_of
 from pipelines.toybox.training import Plan
 from pipelines.toybox.world import (
     COLOURS,
@@ -41,12 +42,9 @@ from pipelines.toybox.world import (
     PATTERNS,
     Identity,
     Scene,
-    exact_colour,
     sample_identity,
     sample_scene,
 )
-from pipelines.toybox.world.labels import IGNORE, NO_YES, PEOPLE, SUBJECT_HEADS
-from pipelines.toybox.world.scene import N_PARAMS
 
 MEAN, STD = clip.MEAN, clip.STD  # its weights start from CLIP's vision tower
 WIDTH = 160
@@ -111,51 +109,6 @@ def start_from_clip(model: Dinov2Model, towers: Path) -> None:
     transplant(seeing.vision_model, model, encoders.pixel_values(pictures, MEAN, STD))
 
 
-NAMES = {head: len(SUBJECT_HEADS[head]) for head in ("kind", "colour", "pattern", *PEOPLE)}
-NUMBERS = N_PARAMS + 3
-SHADE = 15.0  # levels of 255: how far shades of one colour differ
-
-
-class Reader(nn.Module):
-    """Reads from tokens who was drawn: names, proportions and the exact shade. Not exported.
-
-    Proportions mean something else for every kind, so each kind has its own outputs for them.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names = nn.Linear(WIDTH, sum(NAMES.values()))
-        self.numbers = nn.Linear(WIDTH, len(KINDS) * NUMBERS)
-
-    def forward(self, tokens: Tensor, truth: Tensor) -> Tensor:
-        """tokens [B, D], truth [B, len(NAMES) + NUMBERS] as `truth_of` gives it → the loss []."""
-        names, numbers = truth[:, : len(NAMES)].long(), truth[:, len(NAMES) :]
-        read = self.names(tokens).float().split(list(NAMES.values()), dim=1)
-        wanted = dict(zip(NAMES, names.unbind(1), strict=True))
-        loss = encoders.entropy(dict(zip(NAMES, read, strict=True)), wanted, len(names))
-        guessed = self.numbers(tokens).float().view(-1, len(KINDS), NUMBERS)
-        guessed = guessed[torch.arange(len(names), device=names.device), names[:, 0]]
-        # 1/12 is the variance of a proportion
-        shape, shade = (guessed - numbers).pow(2).split([N_PARAMS, NUMBERS - N_PARAMS], dim=1)
-        return loss + 12 * shape.mean() + shade.mean()
-
-
-def truth_of(identity: Identity) -> np.ndarray:
-    """NAMES as indices (IGNORE where a kind has none), then proportions and shade about their means: float32
-    [len(NAMES) + NUMBERS]."""
-    names = {"kind": identity.kind, "colour": identity.colour}
-    if identity.kind == "person":
-        names |= {"hair style": identity.hair_style}
-        names |= {"beard": NO_YES[identity.beard], "glasses": NO_YES[identity.glasses]}
-        if identity.hair_style != "bald":
-            names["hair colour"] = identity.hair_colour
-    else:
-        names["pattern"] = identity.pattern
-    indices = [SUBJECT_HEADS[head].index(names[head]) if head in names else IGNORE for head in NAMES]
-    shade = np.subtract(exact_colour(identity), COLOURS[identity.colour]) / SHADE
-    return np.array([*indices, *np.subtract(identity.params, 0.5), *shade], np.float32)
-
-
 # ---- identities that are hard to tell apart
 
 
@@ -210,7 +163,7 @@ def _page(page: int) -> list[Scene]:
 class Batch:
     """Pictures uint8 [B, H, W, 3], whose they are int64 [B], and the pictures' augmentation.
 
-    `truth` float32 [n, len(NAMES) + NUMBERS] is what the readers should read in the first n, and `cells`
+    `truth` float32 [n, T], of `truth_of`, is what the readers should read in the first n, and `cells`
     uint8 [n, 2, 8, 8] what each of their patches shows; the rest are photographs.
     """
 
@@ -254,7 +207,7 @@ class DinoStage:
             start_from_clip(model, towers)
         self.model = model.to(device=self.device)  # pyright: ignore[reportCallIssue]
         self.model.set_attn_implementation(encoders.attention_for(self.device))
-        heads = nets.seeded(lambda: (Reader(), Reader()), seed)
+        heads = nets.seeded(lambda: (Reader(WIDTH), Reader(WIDTH)), seed)
         self.reader, self.parts = (each.to(self.device) for each in heads)
         self.cells = nets.seeded(lambda: encoders.Cells(WIDTH), seed).to(self.device)
         self.modules: dict[str, nn.Module] = {
