@@ -93,8 +93,9 @@ def browser() -> Generator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     with sync.sync_playwright() as playwright:
+        # at a person's pace, in ms: of two answers within some 50 ms Gradio's page may lose one
         found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"], slow_mo=100
         )
         yield found
         found.close()
