@@ -239,9 +239,8 @@ def test_details_are_looked_for_where_they_would_be():
     without, with_hat = (details.focus(scene).astype(float) for scene in (bare, hatted))
     assert (without[cells > 0.5] > 1).all()
     assert without.max() <= details.MOST
-    np.testing.assert_allclose(
-        without.sum(), 4 * details.SHARE * 256, rtol=0.1
-    )  # hat, glasses, scarf, pattern
+    worn_and_pattern = 4  # a hat, sunglasses, a scarf; and the pattern
+    np.testing.assert_allclose(without.sum(), worn_and_pattern * details.SHARE * 256, rtol=0.1)
     assert np.abs(without - with_hat).sum() < 0.1 * without.sum()
     assert not details.focus(sample_scene(0, n_subjects=0)).any()
 
