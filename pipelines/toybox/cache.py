@@ -85,7 +85,7 @@ def build_focus(state: Path, job: Job, processes: int | None = None) -> Path:
     """Work out the focus of the world's rows that lack it, several processes at a time; → its folder."""
     world = World(state)
     folder = state / "focus"
-    how = f"{details.SEEN} {details.SHARE} {details.MOST}"
+    how = f"{details.SIDE} {details.SEEN} {details.SHARE} {details.MOST}"
     missing = _missing(folder, {"how": how, "world": world.key}, len(world), job)
     if not missing:
         return folder

@@ -23,15 +23,17 @@ from pipelines.concepts import checkpoint
 from pipelines.concepts.checkpoint import Bundle, Ema
 from pipelines.errors import BadInput, BrokenWeights, Cancelled, LikenessError
 from pipelines.progress import Job
+from pipelines.toybox.muon import Muon
 
 LOG_SECONDS = 10.0
 
 
 class Stage(Protocol):
-    """What a stage gives to the engine. Three more attributes are looked for and may be absent:
+    """What a stage gives to the engine. Four more attributes are looked for and may be absent:
 
     `compile()` is called once where compiling was asked for; `rates`, a table module → factor, scales the
-    learning rate of a module; `close()` is called when the training ends, however it does.
+    learning rate of a module; `hidden(name)` says which matrices Muon takes where the plan wants it (all);
+    `close()` is called when the training ends, however it does.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Plan:
     """How long and how fast: views are pictures seen, `warmup` and `sample_every` count steps.
 
     The rate rises over `warmup`, stays, and falls along a cosine to a hundredth in the last share `tail`.
+    With `muon` it moves matrices and convolutions by Muon, and by AdamW only the rest.
     """
 
     views: int
@@ -70,6 +73,7 @@ class Plan:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     clip: float = 1.0
+    muon: bool = False
     ema: float = 0.999
     seed: int = 0
     sample_every: int = 0
@@ -141,23 +145,16 @@ class _Run:
         self.stage, self.plan, self.state, self.device, self.job = stage, plan, state, device, job
         self.parameters: dict[str, nn.Parameter] = {}
         self.tensors: dict[str, Tensor] = {}  # parameters and persistent buffers
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         rates: Mapping[str, float] = getattr(stage, "rates", {})
+        factors: dict[str, float] = {}
         for name, module in stage.modules.items():
             self.tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
             for key, parameter in module.named_parameters():
                 if parameter.requires_grad:
                     self.parameters[f"{name}.{key}"] = parameter
-                    decay = plan.weight_decay if parameter.ndim > 1 else 0.0
-                    groups.setdefault((rates.get(name, 1.0), decay), []).append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": each, "lr": plan.lr * factor, "factor": factor, "weight_decay": decay}
-                for (factor, decay), each in groups.items()
-            ],
-            betas=plan.betas,
-            fused=True,
-        )
+                    factors[f"{name}.{key}"] = rates.get(name, 1.0)
+        self._factors = factors
+        self.optimizers = self._optimizers()
         self.ema = Ema(self.parameters, plan.ema)
         self.step = 0
         self.seconds = 0.0  # of training, over all sittings
@@ -165,6 +162,24 @@ class _Run:
         self._logged = (0, 0.0)
         self._sound = torch.ones((), dtype=torch.bool, device=device)
         self._parts: list[dict[str, Tensor]] = []
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """AdamW, and Muon before it where the plan wants it."""
+        plan, hidden = self.plan, getattr(self.stage, "hidden", lambda name: True)
+        groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.parameters.items():
+            matrix = plan.muon and parameter.ndim > 1 and hidden(name)
+            decay = plan.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((matrix, self._factors[name], decay), []).append(parameter)
+        tables: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        for (matrix, factor, decay), each in groups.items():
+            tables[matrix].append(
+                {"params": each, "lr": plan.lr * factor, "factor": factor, "weight_decay": decay}
+            )
+        made: list[torch.optim.Optimizer] = [Muon(tables[True], plan.lr)] if tables[True] else []
+        if tables[False]:
+            made.append(torch.optim.AdamW(tables[False], betas=plan.betas, fused=True))
+        return made
 
     # ---- start and stop
 
@@ -188,24 +203,30 @@ class _Run:
         views = max(stored["views"], self.plan.views)
         self.plan = replace(self.plan, **{**stored, "betas": tuple(stored["betas"]), "views": views})
         self.ema.decay = self.plan.ema
-        for group in self.optimizer.param_groups:
-            group["betas"] = self.plan.betas
-            group["weight_decay"] = self.plan.weight_decay if group["params"][0].ndim > 1 else 0.0
+        self.optimizers = self._optimizers()
         if self.device.type == "cpu":
             torch.set_num_threads(int(bundle.facts["threads"]))
         checkpoint.fill(self.tensors, bundle.groups["weights"], path / "weights.safetensors")
         checkpoint.fill(self.ema.averages, bundle.groups["ema"], path / "ema.safetensors")
         moments = bundle.groups["optimizer"]
-        for name, parameter in self.parameters.items():
-            own = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-            try:
-                stored_own = {key: moments[f"{name}.{key}"] for key in own}
-                count = moments[f"{name}.step"]
-            except KeyError:
-                raise BrokenWeights(path / "optimizer.safetensors", f"it lacks {name}") from None
-            checkpoint.fill(own, stored_own, path / "optimizer.safetensors")
-            # AdamW's fused kernel wants the count on the parameter's device
-            self.optimizer.state[parameter] = {**own, "step": count.to(self.device, copy=True)}
+        names = {parameter: name for name, parameter in self.parameters.items()}
+        for optimizer in self.optimizers:
+            kept = ("momentum",) if isinstance(optimizer, Muon) else ("exp_avg", "exp_avg_sq")
+            for parameter in (each for group in optimizer.param_groups for each in group["params"]):
+                name = names[parameter]
+                own = {key: torch.zeros_like(parameter) for key in kept}
+                try:
+                    stored_own = {key: moments[f"{name}.{key}"] for key in own}
+                    # AdamW's fused kernel wants the count on the parameter's device
+                    count = (
+                        {}
+                        if kept == ("momentum",)
+                        else {"step": moments[f"{name}.step"].to(self.device, copy=True)}
+                    )
+                except KeyError:
+                    raise BrokenWeights(path / "optimizer.safetensors", f"it lacks {name}") from None
+                checkpoint.fill(own, stored_own, path / "optimizer.safetensors")
+                optimizer.state[parameter] = {**own, **count}
         self.step = bundle.step
         self.seconds = float(bundle.facts["seconds"])
         self._logged = (self.step, self.seconds)
@@ -216,8 +237,9 @@ class _Run:
         self._drain()
         moments: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                moments[f"{name}.{key}"] = value
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    moments[f"{name}.{key}"] = value
         facts = {
             "stage": self.stage.name,
             "plan": asdict(self.plan),
@@ -285,8 +307,9 @@ class _Run:
     def _advance(self) -> None:
         begun = time.monotonic()
         torch.manual_seed((self.plan.seed << 32) + self.step)  # whatever draws from the global generator
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate(self.plan, self.step) * group["factor"]
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(self.plan, self.step) * group["factor"]
         batch = self.stage.batch(self.step)
         with torch.autocast(self.device.type, torch.bfloat16):
             loss, parts = self.stage.loss(batch)
@@ -296,8 +319,9 @@ class _Run:
         self._sound &= torch.isfinite(loss.detach()) & torch.isfinite(norm)
         if self.device.type == "cpu" and not self._sound:
             self._drain()  # reading the flag is free here: stop before the weights are spoilt
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.step)
         self.step += 1
         shown = {"loss": loss.detach(), **parts}

@@ -26,11 +26,12 @@ from pipelines.concepts import checkpoint
 from pipelines.errors import BadInput, BrokenWeights, Cancelled, MissingAsset, UnknownName
 from pipelines.jobs.spec import ToyboxBuild
 from pipelines.progress import Job
-from pipelines.toybox import build, cache, nets
+from pipelines.toybox import build, cache, nets, tokenizer
 from pipelines.toybox.quick import PlainAttention, quicken
 from pipelines.toybox.stages import encoders, unet, vae, weak, world
 from pipelines.toybox.stages.details import focus
 from pipelines.toybox.training import NotFinite, Plan, pick_device, rate, train
+from pipelines.toybox.world import caption
 from pipelines.toybox.world.labels import IGNORE, SUBJECT_HEADS, subject_truth
 
 CPU = torch.device("cpu")
@@ -95,11 +96,13 @@ def steps_of(state: Path) -> list[int]:
 # ---- the engine
 
 
-def test_stopped_and_resumed_equals_straight_through_bit_for_bit(tmp_path: Path) -> None:
-    straight = train(Small(), PLAN, tmp_path / "straight", CPU, Job())
+@pytest.mark.parametrize("muon", [False, True])
+def test_stopped_and_resumed_equals_straight_through_bit_for_bit(tmp_path: Path, muon: bool) -> None:
+    plan = replace(PLAN, muon=muon)
+    straight = train(Small(), plan, tmp_path / "straight", CPU, Job())
     stopped = Small()
     with pytest.raises(Cancelled):
-        train(stopped, PLAN, tmp_path / "parts", CPU, StopAt(7))
+        train(stopped, plan, tmp_path / "parts", CPU, StopAt(7))
     assert stopped.closed
     assert checkpoint.checkpoints(tmp_path / "parts")[-1][0] == 7
     resumed = train(Small(), PLAN, tmp_path / "parts", CPU, Job(), resume=True)
@@ -512,7 +515,6 @@ def test_batches_are_functions_of_the_step_and_reword_every_epoch(data: unet.Dat
         assert torch.equal(left.ids, right.ids)
         assert torch.equal(left.times, right.times)
         assert left.noise_seed == right.noise_seed
-        assert sorted((left.times * 6 // 1000).tolist()) == list(range(6))  # one in each part of the schedule
     # half of a batch goes through every row, epoch by epoch
     halves = [[one.batch(4 * epoch + part) for part in range(4)] for epoch in (0, 1)]
     rows, ids = (
@@ -540,11 +542,47 @@ def test_half_of_a_batch_is_drawn_by_how_much_there_is_to_name(data: unet.Data) 
     assert set(batch.rows[4:].tolist()) <= set(unet.rich_rows(12).tolist())
 
 
-def test_what_was_trained_before_goes_on_slower_and_falls_from_the_start() -> None:
+def test_what_was_trained_before_goes_on_with_muon_and_falls_sooner() -> None:
     plan = unet.going_on(replace(unet.PLANS["cpu"], warmup=0, views=6400))
     rates = [rate(plan, step) for step in range(plan.steps)]
-    assert rates[0] == pytest.approx(unet.PLANS["cpu"].lr / 4)
+    assert plan.muon and not unet.PLANS["cpu"].muon
     assert rates == sorted(rates, reverse=True)
+    assert rates[0] == rates[39] > rates[60] > 30 * rates[-1]
+
+
+def test_most_timesteps_are_those_at_which_details_are_decided() -> None:
+    drawn = np.sort(unet.timesteps(np.random.default_rng(0), 1000))
+    low, high = unet.MIDDLE
+    anywhere = 1000 * (1 - unet.MIDDLE_SHARE)
+    expected = 1000 * unet.MIDDLE_SHARE + anywhere * (high - low) / 1000
+    assert ((drawn >= low) & (drawn < high)).sum() == pytest.approx(expected, abs=2)
+    assert drawn[0] >= 0 and drawn[-1] <= 999
+    assert np.diff(drawn).max() < 6  # equal parts leave no gap
+
+
+def test_some_captions_name_everything(data: unet.Data) -> None:
+    stage = tiny_stage(data, replace(unet.PLANS["cpu"], batch=64))
+    batch = stage.batch(0)
+    full = tokenizer.tokenise([caption(world.scene(row), 0, full=True) for row in batch.rows.tolist()])
+    words = [set(each.tolist()) for each in full]
+    named = [
+        tokens <= set(each.tolist()) | {tokenizer.EOS} for tokens, each in zip(words, batch.ids, strict=True)
+    ]
+    assert len(named) > sum(named) > 0
+
+
+def test_of_the_heads_gradient_little_reaches_the_network(data: unet.Data) -> None:
+    stage = tiny_stage(data, replace(unet.PLANS["cpu"], batch=2))
+    batch = stage.batch(0)
+    noisy = torch.randn(2, 4, 16, 16)
+    context = stage.encode_text(batch.ids)
+    features: list[Tensor] = []
+    stage.unet.up_blocks[-2].attentions[-1].register_forward_hook(lambda *given: features.append(given[2][0]))
+    logits = stage._forward(noisy, batch.times, context)[1]
+    assert logits is not None
+    whole = torch.autograd.grad(stage.aux_head(features[0]).sum(), features[0], retain_graph=True)[0]
+    part = torch.autograd.grad(logits.sum(), features[0])[0]
+    torch.testing.assert_close(part, unet.PULL * whole)
 
 
 def test_weights_are_min_snr_above_one_and_grow_below() -> None:
@@ -601,7 +639,7 @@ def test_a_batch_knows_the_subjects_of_its_rows(data: unet.Data) -> None:
 
 
 def test_the_base_resumes_exactly_and_its_head_is_not_exported(data: unet.Data, tmp_path: Path) -> None:
-    plan = replace(unet.PLANS["cpu"], views=12, batch=3, warmup=1, sample_every=0)
+    plan = replace(unet.going_on(unet.PLANS["cpu"]), views=12, batch=3, warmup=1, sample_every=0)
     train(tiny_stage(data, plan), plan, tmp_path / "straight", CPU, Job())
     with pytest.raises(Cancelled):
         train(tiny_stage(data, plan), plan, tmp_path / "parts", CPU, StopAt(2))
@@ -610,6 +648,14 @@ def test_the_base_resumes_exactly_and_its_head_is_not_exported(data: unet.Data, 
     held = checkpoint.load(checkpoint.checkpoints(tmp_path / "parts")[-1][1]).groups["weights"]
     assert any(name.startswith("aux.") for name in held)
     assert any(name.startswith("text_encoder.") for name in held)
+    moments = checkpoint.load(checkpoint.checkpoints(tmp_path / "parts")[-1][1]).groups["optimizer"]
+    by_adamw = {name.rsplit(".", 1)[0] for name in moments if name.endswith(".exp_avg")}
+    by_muon = {name.rsplit(".", 1)[0] for name in moments if name.endswith(".momentum")}
+    assert by_adamw | by_muon == {name for name, each in held.items() if each.is_floating_point()}
+    assert all(held[name].ndim > 1 for name in by_muon)
+    outer = {"unet.conv_in.weight", "unet.conv_out.weight", "aux.weight"}
+    tables = {f"text_encoder.embeddings.{name}_embedding.weight" for name in ("token", "position")}
+    assert {name for name in by_adamw if held[name].ndim > 1} == outer | tables
     loaded = UNet2DConditionModel.from_pretrained(tmp_path / "parts" / "export" / "unet")
     assert isinstance(loaded, UNet2DConditionModel)
     assert loaded.dtype == torch.float32

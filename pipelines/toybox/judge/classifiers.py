@@ -51,7 +51,7 @@ class Size:
 
     pages: int = 100  # of 256 rendered pictures
     soft_pages: int = 3  # pages that also go through the autoencoder
-    views: int = 300_000
+    views: int = 360_000
     tests: int = 600
 
 

@@ -37,7 +37,7 @@ def training_scene(number: int) -> Scene:
         return sample_scene(number, n_subjects=0, style=style)
     if share < 0.40:
         return sample_scene(number, n_subjects=2, style=style)
-    if share < 0.62:
+    if share < 0.52:
         worn = accessories(rng) if rng.random() < 0.3 else ()
         return sample_scene(number, n_subjects=1, kind="person", style=style, accessories=worn)
     kind = rng.choice(KINDS[:-1])

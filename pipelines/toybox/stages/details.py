@@ -17,6 +17,7 @@ from pipelines.toybox.world.drawing import render_image
 from pipelines.toybox.world.scene import Scene, Subject
 from pipelines.toybox.world.vocabulary import ACCESSORIES, ANIMALS
 
+SIDE = 64  # pixels of the pictures that are compared: their differences are those of 128, in half the time
 SEEN = 24  # levels of 255 by which a pixel must change
 SHARE = 0.2  # of all cells: what one detail weighs in sum, however few cells it covers
 MOST = 8.0  # what a cell may weigh
@@ -48,7 +49,7 @@ def otherwise(subject: Subject, style: str) -> Iterator[Subject]:
         yield replace(subject, identity=replace(who, **change))
 
 
-def focus(scene: Scene, size: int = 128, cells: int = 16) -> np.ndarray:
+def focus(scene: Scene, size: int = SIDE, cells: int = 16) -> np.ndarray:
     """How much more each cell of a scene should count for its details, float16 [cells, cells], 0 to MOST.
 
     Each detail weighs SHARE of the picture in all, spread over the cells by the share of their pixels that
