@@ -537,7 +537,7 @@ def test_half_of_a_batch_is_drawn_by_how_much_there_is_to_name(data: unet.Data) 
         else:
             subject = scene.subjects[0]
             patterned = subject.identity.pattern != "plain" and scene.style != "pixel"
-            assert count == len(subject.accessories) + patterned
+            assert count == unet.WORN * len(subject.accessories) + unet.PATTERNED * patterned
     batch = tiny_stage(data, replace(unet.PLANS["cpu"], batch=8)).batch(0)
     assert set(batch.rows[4:].tolist()) <= set(unet.rich_rows(12).tolist())
 
