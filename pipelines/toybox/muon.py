@@ -42,20 +42,24 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[nn.Parameter]] = {}
+            alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
             for each in group["params"]:
                 if each.grad is not None:
-                    alike.setdefault((each.shape[0], each[0].numel()), []).append(each)
-            for shape, parameters in alike.items():
-                self._update(shape, parameters, group)
+                    alike.setdefault((each.shape[0], each[0].numel()), []).append((each, each.grad))
+            for shape, pairs in alike.items():
+                self._update(shape, pairs, group)
 
-    def _update(self, shape: tuple[int, int], parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _update(
+        self, shape: tuple[int, int], pairs: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any]
+    ) -> None:
         heading = []
-        for each in parameters:
-            momentum = self.state[each].setdefault("momentum", torch.zeros_like(each))
-            momentum.lerp_(each.grad, 1 - group["momentum"])
-            heading.append(each.grad.lerp(momentum, group["momentum"]).flatten(1))  # Nesterov's
+        for parameter, gradient in pairs:
+            momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+            momentum.lerp_(gradient, 1 - group["momentum"])
+            heading.append(gradient.lerp(momentum, group["momentum"]).flatten(1))  # Nesterov's
         updates = orthogonal(torch.stack(heading)).float()
         size = group["lr"] * LIKE_ADAMW * max(shape) ** 0.5
-        for each, update in zip(parameters, updates, strict=True):
-            each.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view(each.shape), alpha=size)
+        for (parameter, _), update in zip(pairs, updates, strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(
+                update.view(parameter.shape), alpha=size
+            )

@@ -146,14 +146,13 @@ class _Run:
         self.parameters: dict[str, nn.Parameter] = {}
         self.tensors: dict[str, Tensor] = {}  # parameters and persistent buffers
         rates: Mapping[str, float] = getattr(stage, "rates", {})
-        factors: dict[str, float] = {}
+        self._factors: dict[str, float] = {}  # of the rate, by parameter
         for name, module in stage.modules.items():
             self.tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
             for key, parameter in module.named_parameters():
                 if parameter.requires_grad:
                     self.parameters[f"{name}.{key}"] = parameter
-                    factors[f"{name}.{key}"] = rates.get(name, 1.0)
-        self._factors = factors
+                    self._factors[f"{name}.{key}"] = rates.get(name, 1.0)
         self.optimizers = self._optimizers()
         self.ema = Ema(self.parameters, plan.ema)
         self.step = 0
@@ -199,7 +198,7 @@ class _Run:
         self._cut_log()
 
     def _restore(self, bundle: Bundle, path: Path) -> None:
-        stored = bundle.facts["plan"]
+        stored = {"muon": False, **bundle.facts["plan"]}  # older checkpoints do not say it
         views = max(stored["views"], self.plan.views)
         self.plan = replace(self.plan, **{**stored, "betas": tuple(stored["betas"]), "views": views})
         self.ema.decay = self.plan.ema

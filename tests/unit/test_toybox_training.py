@@ -115,6 +115,18 @@ def test_stopped_and_resumed_equals_straight_through_bit_for_bit(tmp_path: Path,
     assert exports[0] == exports[1]
 
 
+def test_a_checkpoint_from_before_muon_goes_on_without_it(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        train(Small(), PLAN, tmp_path, CPU, StopAt(3))
+    path = checkpoint.checkpoints(tmp_path)[-1][1] / "checkpoint.json"
+    facts = json.loads(path.read_text())
+    del facts["plan"]["muon"]
+    path.write_text(json.dumps(facts))
+    assert train(Small(), replace(PLAN, muon=True), tmp_path, CPU, Job(), resume=True)["done"]
+    held = checkpoint.load(checkpoint.checkpoints(tmp_path)[-1][1]).groups["optimizer"]
+    assert not any(name.endswith(".momentum") for name in held)
+
+
 def test_the_export_holds_the_averages_in_half_precision(tmp_path: Path) -> None:
     train(Small(), PLAN, tmp_path, CPU, Job(), export=tmp_path / "out")
     found = checkpoint.load_latest(tmp_path)

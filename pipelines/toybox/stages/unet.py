@@ -44,10 +44,8 @@ MIDDLE = (400, 850)  # the timesteps at which most details are decided
 MIDDLE_SHARE = 0.6  # of a batch, that is drawn from them
 FINE = 2.0  # of details in the head's loss, beside kinds and colours
 RICH = 0.5  # share of a batch drawn by how many details a picture has
-WORN, PATTERNED = (
-    6,
-    3,
-)  # how often a thing worn and a pattern count there, where hair, beard or glasses count once
+WORN = 6  # times that a thing worn counts there,
+PATTERNED = 3  # and a pattern; hair, a beard or glasses count once
 TEXT_RATE = 1.0
 SHEET = 16
 STEPS, GUIDANCE = 20, 4.0
@@ -160,8 +158,8 @@ class UNetStage:
 
     def hidden(self, name: str) -> bool:
         """Whether a matrix lies between the first and the last layer, and is no table of embeddings."""
-        first, last = ("unet.conv_in.", "text_encoder.embeddings."), ("unet.conv_out.", "aux.")
-        return not name.startswith((*first, *last)) and ".embeddings." not in name
+        outer = ("unet.conv_in.", "unet.conv_out.", "aux.")
+        return not name.startswith(outer) and ".embeddings." not in name
 
     def compile(self) -> None:
         """Compile the network's forward and backward."""
@@ -272,12 +270,9 @@ def rich_rows(count: int) -> np.ndarray:
     scenes = [world.scene(row) for row in range(count)]
     seen = labels(scenes)
     worth = {**dict.fromkeys(ACCESSORIES, WORN), "beard": 1, "glasses": 1}
-    details = sum(times * (seen[head][:, 0] == 1) for head, times in worth.items())
-    details = details + PATTERNED * (seen["pattern"][:, 0] > 0)
-    details = details + sum(
-        (seen[head][:, 0] != IGNORE).astype(int) for head in ("hair style", "hair colour")
-    )
-    return np.repeat(np.arange(count), details)
+    named = [times * (seen[head][:, 0] == 1) for head, times in worth.items()]
+    named += [1 * (seen[head][:, 0] != IGNORE) for head in ("hair style", "hair colour")]
+    return np.repeat(np.arange(count), sum(named) + PATTERNED * (seen["pattern"][:, 0] > 0))
 
 
 def in_cells(truth: Tensor, codes: Tensor, details: Tensor) -> Tensor:
