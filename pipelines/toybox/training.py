@@ -145,14 +145,11 @@ class _Run:
         self.stage, self.plan, self.state, self.device, self.job = stage, plan, state, device, job
         self.parameters: dict[str, nn.Parameter] = {}
         self.tensors: dict[str, Tensor] = {}  # parameters and persistent buffers
-        rates: Mapping[str, float] = getattr(stage, "rates", {})
-        self._factors: dict[str, float] = {}  # of the rate, by parameter
         for name, module in stage.modules.items():
             self.tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
             for key, parameter in module.named_parameters():
                 if parameter.requires_grad:
                     self.parameters[f"{name}.{key}"] = parameter
-                    self._factors[f"{name}.{key}"] = rates.get(name, 1.0)
         self.optimizers = self._optimizers()
         self.ema = Ema(self.parameters, plan.ema)
         self.step = 0
@@ -165,11 +162,13 @@ class _Run:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW, and Muon before it where the plan wants it."""
         plan, hidden = self.plan, getattr(self.stage, "hidden", lambda name: True)
+        rates: Mapping[str, float] = getattr(self.stage, "rates", {})
         groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
         for name, parameter in self.parameters.items():
             matrix = plan.muon and parameter.ndim > 1 and hidden(name)
             decay = plan.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((matrix, self._factors[name], decay), []).append(parameter)
+            factor = rates.get(name.split(".", 1)[0], 1.0)
+            groups.setdefault((matrix, factor, decay), []).append(parameter)
         tables: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
         for (matrix, factor, decay), each in groups.items():
             tables[matrix].append(
