@@ -146,8 +146,13 @@ def _clip(kitchen: Kitchen) -> tuple[Stage, Plan]:
 
 def _dino(kitchen: Kitchen) -> tuple[Stage, Plan]:
     plan = kitchen.plan(dino.PLANS[kitchen.device.type])
+    if kitchen.start("dino") is not None:
+        plan = dino.going_on(plan)
     stage = dino.DinoStage(kitchen.state, plan.seed, kitchen.device, plan.batch)
-    return _begun(kitchen, "dino", stage), plan
+    _begun(kitchen, "dino", stage)
+    if not kitchen.resuming("dino") and (opened := stage.sharpen()):
+        kitchen.job.note(f"The stem was blind on {opened} of its {dino.WIDTH} axes; they are opened.")
+    return stage, plan
 
 
 def _begun(kitchen: Kitchen, name: str, stage: Stage) -> Stage:

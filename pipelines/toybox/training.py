@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,14 +25,18 @@ from pipelines.progress import Job
 from pipelines.toybox.muon import Muon
 
 LOG_SECONDS = 10.0
+KEPT: dict[type, tuple[str, ...]] = {
+    Muon: ("momentum",),
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+}
+"""What an optimiser remembers of each parameter, and a checkpoint with it."""
 
 
 class Stage(Protocol):
-    """What a stage gives to the engine. Four more attributes are looked for and may be absent:
+    """What a stage gives to the engine. Three more methods are looked for and may be absent:
 
-    `compile()` is called once where compiling was asked for; `rates`, a table module → factor, scales the
-    learning rate of a module; `hidden(name)` says which matrices Muon takes where the plan wants it (all);
-    `close()` is called when the training ends, however it does.
+    `compile()` is called once where compiling was asked for; `hidden(name)` says which matrices Muon takes
+    where the plan wants it (all); `close()` is called when the training ends, however it does.
     """
 
     name: str
@@ -162,21 +165,17 @@ class _Run:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW, and Muon before it where the plan wants it."""
         plan, hidden = self.plan, getattr(self.stage, "hidden", lambda name: True)
-        rates: Mapping[str, float] = getattr(self.stage, "rates", {})
-        groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for name, parameter in self.parameters.items():
             matrix = plan.muon and parameter.ndim > 1 and hidden(name)
             decay = plan.weight_decay if parameter.ndim > 1 else 0.0
-            factor = rates.get(name.split(".", 1)[0], 1.0)
-            groups.setdefault((matrix, factor, decay), []).append(parameter)
+            groups.setdefault((matrix, decay), []).append(parameter)
         tables: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-        for (matrix, factor, decay), each in groups.items():
-            tables[matrix].append(
-                {"params": each, "lr": plan.lr * factor, "factor": factor, "weight_decay": decay}
-            )
+        for (matrix, decay), each in groups.items():
+            tables[matrix].append({"params": each, "weight_decay": decay})
         made: list[torch.optim.Optimizer] = [Muon(tables[True], plan.lr)] if tables[True] else []
         if tables[False]:
-            made.append(torch.optim.AdamW(tables[False], betas=plan.betas, fused=True))
+            made.append(torch.optim.AdamW(tables[False], plan.lr, betas=plan.betas, fused=True))
         return made
 
     # ---- start and stop
@@ -209,22 +208,19 @@ class _Run:
         moments = bundle.groups["optimizer"]
         names = {parameter: name for name, parameter in self.parameters.items()}
         for optimizer in self.optimizers:
-            kept = ("momentum",) if isinstance(optimizer, Muon) else ("exp_avg", "exp_avg_sq")
             for parameter in (each for group in optimizer.param_groups for each in group["params"]):
+                # AdamW's fused kernel wants its count of steps on the parameter's device
+                own = {
+                    key: torch.zeros_like(parameter) if key != "step" else parameter.new_zeros(())
+                    for key in KEPT[type(optimizer)]
+                }
                 name = names[parameter]
-                own = {key: torch.zeros_like(parameter) for key in kept}
                 try:
                     stored_own = {key: moments[f"{name}.{key}"] for key in own}
-                    # AdamW's fused kernel wants the count on the parameter's device
-                    count = (
-                        {}
-                        if kept == ("momentum",)
-                        else {"step": moments[f"{name}.step"].to(self.device, copy=True)}
-                    )
                 except KeyError:
                     raise BrokenWeights(path / "optimizer.safetensors", f"it lacks {name}") from None
                 checkpoint.fill(own, stored_own, path / "optimizer.safetensors")
-                optimizer.state[parameter] = {**own, **count}
+                optimizer.state[parameter] = own
         self.step = bundle.step
         self.seconds = float(bundle.facts["seconds"])
         self._logged = (self.step, self.seconds)
@@ -307,7 +303,7 @@ class _Run:
         torch.manual_seed((self.plan.seed << 32) + self.step)  # whatever draws from the global generator
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate(self.plan, self.step) * group["factor"]
+                group["lr"] = rate(self.plan, self.step)
         batch = self.stage.batch(self.step)
         with torch.autocast(self.device.type, torch.bfloat16):
             loss, parts = self.stage.loss(batch)

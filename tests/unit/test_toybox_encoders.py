@@ -21,6 +21,7 @@ from pipelines.artifacts import load_safetensors, read_safetensors_header, save_
 from pipelines.errors import BrokenWeights, MissingAsset
 from pipelines.toybox import tokenizer
 from pipelines.toybox.stages import clip, dino, encoders, who
+from pipelines.toybox.stages.stem import HEARD, LOUDNESS, sharpen
 from pipelines.toybox.stages.transplant import transplant
 from pipelines.toybox.stages.twins import twin
 from pipelines.toybox.stages.world import truth
@@ -376,6 +377,58 @@ def test_a_transplanted_dino_sees_what_clip_sees():
         ours = model(pixels).pooler_output
         theirs = towers.vision_model(pixels).pooler_output
     assert torch.nn.functional.cosine_similarity(ours, theirs).min() > 0.98
+
+
+def blind_stem(outputs: int = 12, seen: int = 5) -> torch.nn.Conv2d:
+    """4×4 patches of one channel, of whose 16 axes the filters know `seen`."""
+    torch.manual_seed(0)
+    stem = torch.nn.Conv2d(1, outputs, 4, 4)
+    knows = torch.linalg.qr(torch.randn(16, 16)).Q[:seen]
+    stem.weight.data = (torch.randn(outputs, seen) @ knows).view(outputs, 1, 4, 4)
+    return stem
+
+
+def test_a_sharpened_stem_hears_what_it_was_blind_to_and_forgets_nothing():
+    stem = blind_stem()
+    pictures = torch.randn(64, 1, 16, 16) * torch.linspace(0.5, 3, 16).view(4, 4).repeat(4, 4) + 0.3
+    shown = torch.rand(64, 16) < 0.8
+    before = stem(pictures).flatten(2).mT[shown].detach()
+    assert sharpen(stem, pictures, shown) == 7
+    after = stem(pictures).flatten(2).mT[shown].detach()
+    torch.testing.assert_close(after.mean(0), before.mean(0), atol=1e-4, rtol=1e-4)
+    axes = torch.linalg.svd(before - before.mean(0), full_matrices=False).Vh
+    torch.testing.assert_close(after @ axes[:5].T, before @ axes[:5].T, atol=1e-3, rtol=1e-3)
+    heard, new = ((after - after.mean(0)) @ axes[part].T for part in (slice(5), slice(5, None)))
+    wanted = LOUDNESS * heard.std(0).mean()
+    torch.testing.assert_close(
+        torch.linalg.svdvals(new) / len(new) ** 0.5, wanted.expand(7), rtol=0.02, atol=0
+    )
+    assert sharpen(stem, pictures, shown) == 0
+
+
+def test_a_sharpened_stem_leaves_axes_idle_where_the_pictures_hold_nothing_more():
+    stem = blind_stem()
+    flat = torch.randn(64, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)  # one value a patch
+    sharpen(stem, flat, torch.ones(64, 16, dtype=torch.bool))
+    variances = torch.linalg.eigvalsh(stem(flat).flatten(2).mT.flatten(0, 1).mT.cov())
+    assert int((variances > HEARD**2 * variances.max()).sum()) == 1
+    assert torch.isfinite(stem.weight).all()
+
+
+def test_dino_goes_on_with_open_eyes(quick, tmp_path):
+    """The stem of a model that was trained before is opened once, its transformer moved by Muon."""
+    stage = dino.DinoStage(tmp_path)
+    with torch.no_grad():
+        stage.model.embeddings.patch_embeddings.projection.weight[:] *= 1e-3
+        stage.model.embeddings.patch_embeddings.projection.weight[:20] *= 1e3
+    assert stage.sharpen() == dino.WIDTH - 20
+    assert stage.sharpen() == 0
+    stage.close()
+    matrices = [name for name, each in stage.model.named_parameters() if each.ndim > 1]
+    moved = [name for name in matrices if stage.hidden(f"dino.{name}")]
+    assert moved == [name for name in matrices if name.startswith("encoder.layer.")]
+    assert not stage.hidden("parts.names.weight")
+    assert dino.going_on(dino.PLANS["cuda"]).batch == 512
 
 
 def test_dino_starts_from_a_built_clip(quick, tmp_path):

@@ -30,6 +30,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from pipelines.toybox import nets, photos
 from pipelines.toybox.stages import clip, encoders
+from pipelines.toybox.stages.stem import sharpen
 from pipelines.toybox.stages.transplant import transplant
 from pipelines.toybox.stages.who import Reader, truth_of
 from pipelines.toybox.training import Plan
@@ -82,6 +83,12 @@ PLANS = {
     ),
 }
 PLAN = PLANS["cpu"]
+SHARPENED_ON = 2  # pages of pictures whose patches open a blind stem
+
+
+def going_on(plan: Plan) -> Plan:
+    """The plan for weights that were trained before: the transformer's matrices by Muon."""
+    return replace(plan, batch=max(128, plan.batch), lr=2e-3, tail=0.6, muon=True)
 
 
 def new_model(seed: int) -> Dinov2Model:
@@ -286,6 +293,18 @@ class DinoStage:
     def sample(self, job: object) -> Image.Image | None:
         """Nothing to draw: an encoder has figures only."""
         return None
+
+    def hidden(self, name: str) -> bool:
+        """Whether a matrix is the transformer's own: not the stem's and not a throw-away head's."""
+        return name.startswith("dino.encoder.")
+
+    def sharpen(self) -> int:
+        """Open the axes that the stem is blind on. → how many"""
+        pages = [self._pages[page] for page in range(SHARPENED_ON)]
+        pictures, cells = (np.concatenate(each) for each in zip(*pages, strict=True))
+        pixels = encoders.pixel_values(pictures, MEAN, STD).to(self.device)
+        shown = torch.from_numpy(cells[:, 0] > 0).flatten(1).to(self.device)
+        return sharpen(self.model.embeddings.patch_embeddings.projection, pixels, shown)
 
     def load(self, folder: Path) -> None:
         """Start from an exported folder. Raises MissingAsset, BrokenWeights."""
