@@ -19,6 +19,8 @@ from tests.browser.replay import Replay
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDE, NARROW = (1440, 900), (390, 844)
+PACE = 100
+"""A person's, in ms between two acts: of two answers within some 50 ms Gradio's page may lose one."""
 SECONDS = 90_000
 """Milliseconds until a condition that never comes true fails its test; nothing waits longer than it must."""
 LEFT = ("signal is aborted", "Connection errored out", "Failed to fetch")
@@ -93,9 +95,8 @@ def browser() -> Generator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     with sync.sync_playwright() as playwright:
-        # at a person's pace, in ms: of two answers within some 50 ms Gradio's page may lose one
         found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"], slow_mo=100
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"], slow_mo=PACE
         )
         yield found
         found.close()
