@@ -165,17 +165,24 @@ class _Run:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW, and Muon before it where the plan wants it."""
         plan, hidden = self.plan, getattr(self.stage, "hidden", lambda name: True)
-        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        matrices, others, vectors = [], [], []
         for name, parameter in self.parameters.items():
-            matrix = plan.muon and parameter.ndim > 1 and hidden(name)
-            decay = plan.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((matrix, decay), []).append(parameter)
-        tables: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-        for (matrix, decay), each in groups.items():
-            tables[matrix].append({"params": each, "weight_decay": decay})
-        made: list[torch.optim.Optimizer] = [Muon(tables[True], plan.lr)] if tables[True] else []
-        if tables[False]:
-            made.append(torch.optim.AdamW(tables[False], plan.lr, betas=plan.betas, fused=True))
+            if parameter.ndim < 2:
+                vectors.append(parameter)
+            elif plan.muon and hidden(name):
+                matrices.append(parameter)
+            else:
+                others.append(parameter)
+        made: list[torch.optim.Optimizer] = []
+        if matrices:
+            made.append(Muon([{"params": matrices, "weight_decay": plan.weight_decay}], plan.lr))
+        groups = [
+            {"params": each, "weight_decay": decay}
+            for each, decay in ((others, plan.weight_decay), (vectors, 0.0))
+            if each
+        ]
+        if groups:
+            made.append(torch.optim.AdamW(groups, plan.lr, betas=plan.betas, fused=True))
         return made
 
     # ---- start and stop
