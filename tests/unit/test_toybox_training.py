@@ -549,7 +549,8 @@ def test_most_of_a_batch_is_drawn_by_how_much_there_is_to_name(data: unet.Data) 
         else:
             subject = scene.subjects[0]
             patterned = subject.identity.pattern != "plain" and scene.style != "pixel"
-            details = unet.WORN * len(subject.accessories) + unet.PATTERNED * patterned
+            names = [item for item, _ in subject.accessories] + [subject.identity.pattern] * patterned
+            details = sum(unet.WORTH[name] for name in names)
             assert count == details * (2 if len(scene.subjects) == 1 else 1)
     batch = tiny_stage(data, replace(unet.PLANS["cpu"], batch=10)).batch(0)
     assert set(batch.rows[3:].tolist()) <= set(unet.rich_rows(12).tolist())

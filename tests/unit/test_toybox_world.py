@@ -15,6 +15,7 @@ from pipelines.toybox.world import (
     EDITS,
     HELD_OUT,
     KINDS,
+    PATTERNS,
     PLACES,
     STYLES,
     WORDS,
@@ -197,6 +198,22 @@ def test_captions_name_only_what_a_style_shows():
     for seed in range(300):
         words = set(_words(caption(sample_scene(seed, style="pencil"), seed, full=True)))
         assert not words & set(COLOURS)
+
+
+@pytest.mark.parametrize("kind", [each for each in KINDS if each != "person"])
+def test_a_pattern_that_is_named_can_be_seen(kind):
+    """A wing, a belly or a window over it must not leave so little that the words are not true."""
+    for pattern in PATTERNS[1:]:
+        shares: list[float] = []
+        for seed in range(10):
+            scene = sample_scene(seed, kind=kind, pattern=pattern, n_subjects=1, style="flat", accessories=())
+            one = scene.subjects[0]
+            bare = replace(scene, subjects=(replace(one, identity=replace(one.identity, pattern="plain")),))
+            drawing = render(scene)
+            changed = np.abs(drawing.image.astype(int) - render_image(bare)).max(-1) > 24
+            shares.append(float(changed[drawing.masks[0]].mean()))
+        assert np.mean(shares) > 0.11, pattern
+        assert min(shares) > 0.05, pattern
 
 
 def test_captions_tell_left_from_right():

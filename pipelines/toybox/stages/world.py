@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 from pipelines.artifacts import atomic_write
 from pipelines.errors import BadInput, BrokenWeights, DiskFull, MissingAsset
 from pipelines.progress import Job
-from pipelines.toybox.world import COLOURS, KINDS, Scene, render, sample_scene
+from pipelines.toybox.world import COLOURS, KINDS, PATTERNS, Scene, render, sample_scene
 
 SIZE = 128
 CELLS = 8
@@ -76,10 +77,11 @@ def render_rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fingerprint() -> str:
-    """What this version of the world draws, as a hash over its first scenes; cached rows must agree."""
+    """What this version of the world draws, as a hash over scenes of every kind in every pattern; cached rows
+    must agree."""
     digest = hashlib.sha256()
-    for row in range(8):
-        what = sample_scene(row)
+    for number, (kind, pattern) in enumerate(product(KINDS, PATTERNS)):
+        what = sample_scene(number, kind=kind, pattern=pattern)
         digest.update(repr(what).encode())
         digest.update(render(what, SIZE).image.tobytes())
     return digest.hexdigest()[:16]

@@ -62,6 +62,7 @@ def bird(pen: Pen, s: Subject, c: Colour, p: Sequence[float]) -> None:
             (-0.3, top - 0.16),
         ],
         deep if p[4] > 0.4 else shade(c, 1.4),
+        pattern=True,
     )
     hx, hy, head = 0.42, top - 0.5 + 0.04 * lean, lerp(0.32, 0.4, p[5])
     if p[6] > 0.45:
@@ -78,7 +79,7 @@ def bird(pen: Pen, s: Subject, c: Colour, p: Sequence[float]) -> None:
     pen.poly(
         [(hx + head * 0.8, hy - 0.12), (hx + head + beak, hy + 0.06), (hx + head * 0.8, hy + 0.17)], bill
     )
-    pen.blob(hx, hy, head, head * 0.96, c if p[9] < 0.6 else shade(c, 1.3))
+    pen.blob(hx, hy, head, head * 0.96, c if p[9] < 0.6 else shade(c, 1.3), pattern=p[9] < 0.6)
     if p[10] > 0.5:
         pen.blob(hx + head * 0.25, hy + 0.12, 0.13, 0.1, mix(c, BLUSH, 0.7), outline=False)
     pen.eye(hx + head * 0.42, hy - 0.06, lerp(0.07, 0.095, p[11]))
