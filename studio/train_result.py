@@ -49,11 +49,12 @@ def _both(table: Mapping[str, float]) -> str:
 def kept_of_the_base(result: Mapping[str, Any], class_word: str) -> list[str]:
     """What the base still does as it did untrained, in sentences; nothing where it was not looked at."""
     table: Mapping[str, float] = result.get("readings") or {}
+    words = ((0.9, "as"), (0.75, "nearly as"), (0.6, "no longer quite as"))
     found: list[str] = []
     for name, what in (("kept_class", f'A plain "{class_word}"'), ("kept_world", "An unrelated prompt")):
         if name in table:
             value = table[name]
-            word = "as" if value > 0.9 else "nearly as" if value > 0.75 else "no longer quite as"
+            word = next((word for least, word in words if value > least), "no longer as")
             found.append(f"{what} looks {word} the untrained base draws it ({value:.2f} of 1).")
     return found
 

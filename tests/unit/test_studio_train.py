@@ -434,9 +434,11 @@ def test_the_kept_step_has_its_reason(result, best, words):
 
 
 def test_what_the_base_still_does_is_told_from_canaries():
-    told = train_result.kept_of_the_base({"readings": {"kept_class": 0.97, "kept_world": 0.5}}, "dog")
+    told = train_result.kept_of_the_base({"readings": {"kept_class": 0.97, "kept_world": 0.7}}, "dog")
     assert told[0].startswith('A plain "dog" looks as')
     assert "no longer quite as" in told[1]
+    told = train_result.kept_of_the_base({"readings": {"kept_class": 0.16}}, "dog")
+    assert "looks no longer as the untrained base draws it (0.16 of 1)" in told[0]
     assert train_result.kept_of_the_base({}, "dog") == []
 
 
