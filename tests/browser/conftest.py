@@ -88,6 +88,13 @@ def serve(settings: Settings, runners: dict[str, Any] | None) -> Generator[tuple
     thread.join(timeout=15)
 
 
+def launched(playwright: Any) -> Any:
+    """The browser that this machine has, at a person's pace."""
+    return playwright.chromium.launch(
+        executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"], slow_mo=PACE
+    )
+
+
 @pytest.fixture(scope="session")
 def browser() -> Generator[Any]:
     """One browser for all tests; skipped where none is installed."""
@@ -95,9 +102,7 @@ def browser() -> Generator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     with sync.sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"], slow_mo=PACE
-        )
+        found = launched(playwright)
         yield found
         found.close()
 

@@ -23,7 +23,7 @@ from PIL import Image
 from pipelines.artifacts import atomic_write
 from pipelines.jobs.spec import from_table
 from pipelines.jobs.workspace import ENV
-from tests.browser.conftest import CHROMIUM, NARROW, PACE, WIDE, Tab, opened, serve
+from tests.browser.conftest import NARROW, WIDE, Tab, launched, opened, serve
 
 LARGEST = 300_000
 """Bytes a picture may have; beyond them it is written with fewer colours."""
@@ -156,7 +156,7 @@ def main(arguments: list[str]) -> None:
     if not desk.store.jobs(1, "done", "compare"):
         story(desk, asked.steps)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], slow_mo=PACE)
+        browser = launched(playwright)
         for width, dark in ((WIDE[0], False), (NARROW[0], False), (WIDE[0], True)):
             context, tab = opened(browser, width, HEIGHTS[width])
             tab.page.set_default_timeout(PATIENCE)
