@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import BadInput
+from pipelines.jobs.kinds import KEPT
 from pipelines.jobs.store import Row
 from studio import gallery, post
 from studio.desk import Desk
@@ -49,12 +50,12 @@ def _both(table: Mapping[str, float]) -> str:
 def kept_of_the_base(result: Mapping[str, Any], class_word: str) -> list[str]:
     """What the base still does as it did untrained, in sentences; nothing where it was not looked at."""
     table: Mapping[str, float] = result.get("readings") or {}
-    words = ((0.9, "as"), (0.75, "nearly as"), (0.6, "no longer quite as"))
+    words = ((0.9, "as"), (0.75, "nearly as"), (KEPT, "no longer quite as"))
     found: list[str] = []
     for name, what in (("kept_class", f'A plain "{class_word}"'), ("kept_world", "An unrelated prompt")):
         if name in table:
             value = table[name]
-            word = next((word for least, word in words if value > least), "no longer as")
+            word = next((word for least, word in words if value >= least), "no longer as")
             found.append(f"{what} looks {word} the untrained base draws it ({value:.2f} of 1).")
     return found
 

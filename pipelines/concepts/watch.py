@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
+from pipelines.jobs.kinds import KEPT
+
 
 @dataclass
 class Watcher:
@@ -19,9 +21,9 @@ class Watcher:
 
     copy: float = 0.95
     """`closest` above this: samples are the photos again."""
-    class_kept: float = 0.6
+    class_kept: float = KEPT
     """`kept_class` below this: the class became the subject."""
-    world_kept: float = 0.6
+    world_kept: float = KEPT
     """`kept_world` below this: unrelated pictures changed."""
     falls_to: float = 0.6
     """Obedience below this share of its best: words are no longer heard."""

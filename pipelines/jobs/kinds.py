@@ -117,6 +117,10 @@ class Edit(Drawing, frozen=True):
     mask: str = files("", help="a picture that is white where the change may happen")
 
 
+KEPT = 0.6
+"""Of the untrained base's picture of a prompt (1: the same): where less is left, a training is warned."""
+
+
 class Watch(Part, frozen=True):
     """What is looked at while training."""
 

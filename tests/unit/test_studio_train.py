@@ -6,9 +6,10 @@ import time
 import gradio as gr
 import pytest
 
+from pipelines.concepts.watch import Watcher
 from pipelines.errors import BadInput, MissingAsset
 from pipelines.jobs import presets
-from pipelines.jobs.kinds import PhotoSet, Train
+from pipelines.jobs.kinds import KEPT, PhotoSet, Train
 from pipelines.jobs.store import Row
 from pipelines.progress import Event
 from pipelines.spec import catalog
@@ -440,6 +441,13 @@ def test_what_the_base_still_does_is_told_from_canaries():
     told = train_result.kept_of_the_base({"readings": {"kept_class": 0.16}}, "dog")
     assert "looks no longer as the untrained base draws it (0.16 of 1)" in told[0]
     assert train_result.kept_of_the_base({}, "dog") == []
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_the_result_speaks_where_the_alarm_does(below):
+    reading = {"kept_class": KEPT - 1e-6 * below}
+    told = train_result.kept_of_the_base({"readings": reading}, "dog")[0]
+    assert ("looks no longer as" in told) is below is bool(Watcher().alarms(1, reading))
 
 
 def finished(desk: Desk) -> Row:
