@@ -371,6 +371,24 @@ def test_the_judge_measures_a_folder(folder: Path):
     assert rows["one image, 1 steps (s)"]["value"] > 0
 
 
+def test_variety_is_measured_with_guidance_and_shown_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is alike here: all under guidance 4, half without guidance, nothing as rendered."""
+    axes = np.eye(8, dtype=np.float32)
+    shown = {4.0: axes[[0] * 8], 1.0: axes[[0] * 4 + [1] * 4], None: axes}
+
+    def drew(_: Any, prompts: list[str], seeds: list[int], how: Sampling, job: Job) -> np.ndarray:
+        assert len(set(seeds)) == len(prompts) == 8
+        return shown[how.guidance]
+
+    monkeypatch.setattr(bars, "draw", drew)
+    monkeypatch.setattr(bars, "render_all", lambda scenes: shown[None])
+    monkeypatch.setattr(bars, "embed", lambda model, images: torch.from_numpy(images))
+    painter: Any = object()
+    found = bars.seeds_matter(painter, object(), Sampling(), 0, Job())
+    assert found["value"] == 1.0 and not found["ok"]
+    assert found["note"].startswith("drawn 1.000, unguided 0.429, rendered 0.000")
+
+
 @pytest.mark.usefixtures("trained")
 def test_the_judge_says_what_is_missing(folder: Path, tmp_path: Path):
     with pytest.raises(MissingAsset, match="nowhere"):
