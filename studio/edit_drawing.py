@@ -28,16 +28,11 @@ _KEYS = """() => {
     document.querySelector('#NAME-go').click();
   });
 }"""
-_SEEN = """() => {
-  const place = document.querySelector('#NAME-progress');
-  if (place && window.innerWidth <= 720) place.scrollIntoView({behavior: 'smooth', block: 'start'});
-}"""
 
 
-def at_hand(page: Page, go: Any, name: str) -> None:
-    """Ctrl+Enter in the boxes of words presses the button; on a phone a press brings the result into view."""
+def at_hand(page: Page, name: str) -> None:
+    """Ctrl+Enter in the boxes of words presses the button."""
     page.demo.load(None, None, None, js=_KEYS.replace("NAME", name), **QUIET)
-    go.click(None, None, None, js=_SEEN.replace("NAME", name), **QUIET)
 
 
 def own_settings(page: Page, kind: str) -> dict[str, Any]:

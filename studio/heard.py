@@ -21,6 +21,16 @@ TYPED: dict[str, Any] = {**ACTIVE, "trigger_mode": "always_last"}
 DRAWN: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "drawn"}
 """For whatever draws controls: one after another, since Gradio walks all controls of a page meanwhile."""
 
+_IN_VIEW = """() => {
+  if (innerWidth <= 720) document.querySelector('#NAME').scrollIntoView({behavior: 'smooth', block: 'start'});
+}"""
+
+
+def then_in_view(sent: Any, place: str) -> None:
+    """Once a job was taken, bring the column of what comes of it into view: on a phone it stands below the
+    form. Not an element that is empty by then: Gradio hides those, and nothing scrolls to them."""
+    sent.success(None, None, None, js=_IN_VIEW.replace("NAME", place), **QUIET)
+
 
 def one_last(listeners: Iterable[Any]) -> None:
     """Let at most one listener of an event, the newest, wait for the last of its values; others hear all.

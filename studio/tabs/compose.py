@@ -12,7 +12,7 @@ from studio import compose_form, compose_gallery, post
 from studio.binding import Sheet
 from studio.compose_words import job_of
 from studio.guarded import guarded
-from studio.heard import ACTIVE, CLICKED
+from studio.heard import ACTIVE, CLICKED, then_in_view
 from studio.markup import ACT, Markup, clicked
 from studio.stack import Stack, called, sweep_of
 
@@ -30,18 +30,13 @@ watch('value', () => {
 )
 """A link that is ready is followed at once: the click that made it asked for the file."""
 
-TO_RESULTS = """() => {
-  if (innerWidth >= 720) return;
-  document.querySelector('#compose-progress')?.scrollIntoView({behavior: 'smooth', block: 'start'});
-}"""
-
 
 def build(page: Page) -> None:
     """Left what to draw, right what came of it."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
             controls = compose_form.build(page)
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(scale=7, min_width=320, elem_id="compose-results"):
             state = gr.HTML(js_on_load=ACT, elem_id="compose-progress")
             shown = gr.HTML(js_on_load=ACT, elem_id="compose-gallery")
             taken = gr.HTML(js_on_load=TAKE, elem_id="compose-zip")
@@ -67,8 +62,7 @@ def _wire_draw(page: Page, controls: compose_form.Controls) -> None:
 
     sent = gr.on([controls.go.click, controls.prompt.submit], guarded(draw), sheet.components, None, **ACTIVE)
     page.changed.append(sent)
-    # on a phone the results stand below the form: whoever draws wants to see them
-    sent.then(None, None, None, js=TO_RESULTS)
+    then_in_view(sent, "compose-results")
 
 
 def _wire_results(page: Page, state: Any, shown: Any, taken: Any, strip: Any) -> None:

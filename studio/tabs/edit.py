@@ -13,7 +13,7 @@ from studio.binding import Sheet
 from studio.edit_result import SLIDE
 from studio.forms import MethodForm
 from studio.guarded import guarded
-from studio.heard import ACTIVE
+from studio.heard import ACTIVE, then_in_view
 from studio.markup import ACT, step
 from studio.mask import Board
 from studio.stack import Stack
@@ -31,7 +31,7 @@ def build(page: Page) -> None:
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
             files, samples = _picture(page, sheet)
             go = _words(page, sheet)
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(scale=7, min_width=320, elem_id="edit-results"):
             state = gr.HTML(js_on_load=ACT, elem_id="edit-progress")
             shown = gr.HTML(js_on_load=SLIDE, elem_id="edit-result")
     _sent(page, sheet, go)
@@ -95,7 +95,7 @@ def _words(page: Page, sheet: Sheet) -> Any:
     base = bases.choice(page, sheet, name="edit")
     Stack(page, sheet, prompt, name="edit", base=base, sweeps=False)
     edit_drawing.drawing(page, sheet, own, name="edit")
-    edit_drawing.at_hand(page, go, "edit")
+    edit_drawing.at_hand(page, "edit")
     edit_drawing.follow_base(page, sheet, base, "edit")
     return go
 
@@ -106,7 +106,9 @@ def _sent(page: Page, sheet: Sheet, go: Any) -> None:
         base = str(sheet.form(values).get("base") or page.base)
         desk.submit(checked(sheet.job(values, desk.native(base))))
 
-    page.changed.append(go.click(guarded(send), sheet.components, None, **ACTIVE))
+    sent = go.click(guarded(send), sheet.components, None, **ACTIVE)
+    page.changed.append(sent)
+    then_in_view(sent, "edit-results")
 
 
 def _brought(page: Page, files: Any) -> None:

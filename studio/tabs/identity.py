@@ -12,7 +12,7 @@ from studio import bases, edit_drawing, identity_result, identity_tray, identity
 from studio.binding import Sheet
 from studio.forms import MethodForm, choices
 from studio.guarded import guarded
-from studio.heard import ACTIVE, CLICKED, QUIET
+from studio.heard import ACTIVE, CLICKED, QUIET, then_in_view
 from studio.identity_tray import PERSON, THING, listed
 from studio.markup import ACT, Markup, clicked, step, tag
 
@@ -30,7 +30,7 @@ def build(page: Page) -> None:
         with gr.Column(scale=5, min_width=320, elem_classes="section"):
             tray, shown, leave = _tray(page)
             go = _words(page, sheet, tray)
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(scale=7, min_width=320, elem_id="identity-results"):
             state = gr.HTML(js_on_load=ACT, elem_id="identity-progress")
             results = gr.HTML(js_on_load=ACT, elem_id="identity-gallery")
     _sent(page, sheet, go, (shown, leave))
@@ -127,7 +127,7 @@ def _words(page: Page, sheet: Sheet, tray: Any) -> Any:
     edit_drawing.seeds(sheet, name="identity", count=4)
     go = gr.Button("Draw", variant="primary", size="lg", elem_id="identity-go", elem_classes="primary-action")
     edit_drawing.drawing(page, sheet, own, name="identity")
-    edit_drawing.at_hand(page, go, "identity")
+    edit_drawing.at_hand(page, "identity")
     edit_drawing.follow_base(page, sheet, base, "compose")
     return go
 
@@ -155,7 +155,9 @@ def _sent(page: Page, sheet: Sheet, go: Any, people: tuple[Any, Any]) -> None:
         desk.submit(spec)
 
     inputs = [*people, *sheet.components]
-    page.changed.append(go.click(guarded(send), inputs, None, **ACTIVE))
+    sent = go.click(guarded(send), inputs, None, **ACTIVE)
+    page.changed.append(sent)
+    then_in_view(sent, "identity-results")
 
 
 def _privacy(page: Page) -> Markup:

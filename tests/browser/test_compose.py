@@ -31,6 +31,19 @@ def test_a_prompt_becomes_pictures_that_survive_a_reload(studio: Served, tab: Ta
     tab.holds(PROMPT, "red dog")
 
 
+@pytest.mark.parametrize("tab", [NARROW], indirect=True, ids=["narrow"])
+def test_on_a_phone_what_is_drawn_comes_into_view_and_a_refusal_does_not_leave_the_prompt(
+    studio: Served, tab: Tab
+) -> None:
+    tab.open(studio.url, "Compose")
+    place = "document.querySelector('#compose-results').getBoundingClientRect().top"
+    tab.page.click("#compose-go")
+    tab.says(".toast-body", "nothing to draw")
+    assert tab.page.evaluate(f"{place} > innerHeight")
+    draw(tab, "a red dog on the beach")
+    tab.page.wait_for_function(f"{place} < innerHeight / 2")
+
+
 def test_a_concept_is_stacked_warned_of_and_swept(studio: Served, tab: Tab, concept: str) -> None:
     tab.open(studio.url, "Compose")
     tab.page.fill(PROMPT, "a (zorgle:1.4) in the forest")
