@@ -188,6 +188,13 @@ class Tab:
             arg=[field, words],
         )
 
+    def sees(self, place: str) -> None:
+        """Wait until a place begins in the upper half of the window."""
+        self.page.wait_for_function(
+            "(place) => document.querySelector(place).getBoundingClientRect().top < innerHeight / 2",
+            arg=place,
+        )
+
     def unfold(self, ident: str) -> None:
         """Open an accordion, where it is not open already."""
         head = self.page.locator(f"#{ident} > .label-wrap")

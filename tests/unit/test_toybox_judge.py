@@ -376,8 +376,11 @@ def test_variety_is_measured_with_guidance_and_shown_without(monkeypatch: pytest
     axes = np.eye(8, dtype=np.float32)
     shown = {4.0: axes[[0] * 8], 1.0: axes[[0] * 4 + [1] * 4], None: axes}
 
+    asked: list[float] = []
+
     def drew(_: Any, prompts: list[str], seeds: list[int], how: Sampling, job: Job) -> np.ndarray:
         assert len(set(seeds)) == len(prompts) == 8
+        asked.append(how.guidance)
         return shown[how.guidance]
 
     monkeypatch.setattr(bars, "draw", drew)
@@ -387,6 +390,11 @@ def test_variety_is_measured_with_guidance_and_shown_without(monkeypatch: pytest
     found = bars.seeds_matter(painter, object(), Sampling(), 0, Job())
     assert found["value"] == 1.0 and not found["ok"]
     assert found["note"].startswith("drawn 1.000, unguided 0.429, rendered 0.000")
+    assert asked == [4.0, 1.0] * bars.SEED_PROMPTS
+    asked.clear()  # where nothing guides, nothing is drawn twice
+    found = bars.seeds_matter(painter, object(), Sampling(guidance=1.0), 0, Job())
+    assert found["note"].startswith("drawn 0.429, unguided 0.429")
+    assert asked == [1.0] * bars.SEED_PROMPTS
 
 
 @pytest.mark.usefixtures("trained")
